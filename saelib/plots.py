@@ -1,0 +1,63 @@
+"""One style for every figure: Okabe–Ito colours, labelled axes, a title that states the finding."""
+
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+
+OKABE_ITO = ["#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#F0E442", "#000000"]
+
+plt.rcParams.update({
+    "axes.prop_cycle": plt.cycler(color=OKABE_ITO),
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "figure.figsize": (7, 3.4),
+    "figure.dpi": 90,
+    "figure.constrained_layout.use": True,
+})  # fmt: skip
+
+
+def training_curves(history: pd.DataFrame, title: str, target_l0: float | None = None) -> plt.Figure:
+    """FVU and L0 on held-out embeddings against the step; history as `train` gives it."""
+    figure, (left, right) = plt.subplots(1, 2)
+    left.plot(history["step"], history["fvu"], marker="o")
+    left.set(xlabel="step", ylabel="held-out FVU", ylim=(0, None))
+    right.plot(history["step"], history["l0"], marker="o", color=OKABE_ITO[1])
+    if target_l0:
+        right.axhline(target_l0, color="black", linestyle=":", label=f"target {target_l0:g}")
+        right.legend()
+    right.set(xlabel="step", ylabel="held-out L0", ylim=(0, None))
+    figure.suptitle(title)
+    return figure
+
+
+def density_histogram(density: np.ndarray, title: str) -> plt.Figure:
+    """How many features are active on which share of texts (log scale); dead ones are counted apart."""
+    density = np.asarray(density)
+    figure, axis = plt.subplots()
+    axis.hist(np.log10(density[density > 0]), bins=30)
+    axis.set(xlabel="log10 density (share of texts)", ylabel="features", title=title)
+    axis.text(0.98, 0.95, f"{int((density == 0).sum())} never active", ha="right", va="top", transform=axis.transAxes)
+    return figure
+
+
+def bars(values: pd.Series, xlabel: str, title: str) -> plt.Figure:
+    """Horizontal bars, largest on top; text is shown as it is, never as TeX."""
+    figure, axis = plt.subplots(figsize=(7, 0.32 * len(values) + 1))
+    ordered = values.sort_values()
+    axis.barh([str(name).replace("$", r"\$")[:60] for name in ordered.index], ordered.to_numpy())
+    axis.set(xlabel=xlabel, title=title)
+    return figure
+
+
+def domain_map(xy: np.ndarray, domains: np.ndarray, title: str) -> plt.Figure:
+    """Points (n, 2) coloured by domain."""
+    figure, axis = plt.subplots(figsize=(7.5, 4.2))
+    colours = plt.get_cmap("tab20").colors
+    for i, name in enumerate(sorted(set(domains))):
+        here = np.asarray(domains) == name
+        axis.scatter(*xy[here].T, s=4, color=colours[i % 20], label=name, alpha=0.7)
+    axis.legend(markerscale=3, fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+    axis.set(xlabel="component 1", ylabel="component 2", title=title)
+    return figure

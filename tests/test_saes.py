@@ -1,0 +1,196 @@
+"""Numerics of the four SAEs against independent formulas, finite differences and planted dictionaries."""
+
+import numpy as np
+import pytest
+import torch
+
+from saelib.metrics import evaluate, mean_max_cosine
+from saelib.saes import (
+    BatchTopKSAE,
+    JumpReLUFunction,
+    JumpReLUSAE,
+    SparseDecode,
+    StepFunction,
+    TopKSAE,
+    VanillaSAE,
+    batch_topk,
+    load_sae,
+)
+from saelib.training import TrainConfig, make_sae, suggest_size, train
+
+ALL = ["vanilla", "topk", "batchtopk", "jumprelu"]
+
+
+def gaussian(n=200, d=16, seed=0, **kw):
+    return torch.randn(n, d, generator=torch.Generator().manual_seed(seed), **kw)
+
+
+def planted(n=12_000, d=32, atoms=64, active=4, seed=0):
+    """Sparse sums of known unit atoms: (x (n, d), dictionary (atoms, d))."""
+    g = torch.Generator().manual_seed(seed)
+    dictionary = torch.nn.functional.normalize(torch.randn(atoms, d, generator=g), dim=1)
+    chosen = torch.rand(n, atoms, generator=g).argsort(1)[:, :active]
+    weights = torch.rand(n, active, generator=g) + 0.5
+    return torch.einsum("nk,nkd->nd", weights, dictionary[chosen]), dictionary
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_forward_is_decode_of_encode_and_rows_do_not_matter_to_each_other(name):
+    sae, x = make_sae(name, 16, 40, 5), gaussian()
+    sae.fit_normalizer(x)
+    if name in ("batchtopk", "jumprelu"):
+        sae.calibrate(x, 5)
+    assert torch.equal(sae(x), sae.decode(sae.encode(x)))
+    assert torch.allclose(sae.encode(x)[:7], sae.encode(x[:7]), atol=1e-5)
+    assert (sae.encode(x) >= 0).all()
+
+
+def test_topk_equals_textbook_formula():
+    sae, x = TopKSAE(16, 40, 5), gaussian()
+    sae.fit_normalizer(x)
+    z = (x.numpy() - x.numpy().mean(0)) * float(sae.scale)
+    assert np.isclose((z**2).sum(1).mean(), 16, rtol=1e-4)
+    pre = z @ sae.W_enc.detach().numpy() + sae.b_enc.detach().numpy()
+    f = np.where(pre >= np.sort(pre, 1)[:, [-5]], np.maximum(pre, 0), 0)
+    x_hat = (f @ sae.W_dec.detach().numpy() + sae.b_dec.detach().numpy()) / float(sae.scale) + x.numpy().mean(0)
+    np.testing.assert_allclose(sae(x).detach().numpy(), x_hat, atol=1e-4)
+
+
+@pytest.mark.parametrize("per_row", [True, False])
+def test_sparse_step_equals_dense_formula_in_float64(per_row):
+    z = gaussian(64, 16, dtype=torch.float64)
+    W = torch.nn.functional.normalize(gaussian(40, 16, 1, dtype=torch.float64), dim=1)
+    inputs = [W.t().clone().requires_grad_(), gaussian(1, 40, 2, dtype=torch.float64)[0].requires_grad_(), W.clone().requires_grad_()]
+    target = gaussian(64, 16, 3, dtype=torch.float64)
+    pre = z @ inputs[0] + inputs[1]
+    if per_row:
+        values, cols = pre.detach().topk(5, 1)
+        values, cols, rows = values.flatten(), cols.flatten(), torch.arange(64).repeat_interleave(5)
+    else:
+        values, rows, cols = batch_topk(pre.detach(), 5)
+        assert len(values) == 5 * 64 and set(values.tolist()) == set(pre.detach().flatten().topk(320).values.tolist())
+    mask = torch.zeros_like(pre)
+    mask[rows, cols] = 1
+    dense = (pre * mask) @ inputs[2]
+    sparse = SparseDecode.apply(z, *inputs, values, rows, cols)
+    torch.testing.assert_close(sparse, dense, atol=1e-10, rtol=0)
+    for a, b in zip(
+        torch.autograd.grad((sparse - target).square().sum(), inputs),
+        torch.autograd.grad((dense - target).square().sum(), inputs),
+        strict=True,
+    ):
+        torch.testing.assert_close(a, b, atol=1e-10, rtol=1e-10)
+
+
+def smooth_step(u, eps):
+    """The function whose derivative is the rectangle kernel: the step, seen through the estimator."""
+    return (u / eps + 0.5).clamp(0, 1)
+
+
+def test_jumprelu_gradients_are_the_documented_ones():
+    eps = 0.3
+    pre, theta = gaussian(30, 8, dtype=torch.float64), torch.full((8,), 0.4, dtype=torch.float64, requires_grad=True)
+    weight = gaussian(30, 8, 5, dtype=torch.float64)
+    (step_grad,) = torch.autograd.grad((StepFunction.apply(pre, theta, eps) * weight).sum(), theta)
+    (jump_grad,) = torch.autograd.grad((JumpReLUFunction.apply(pre, theta, eps) * weight).sum(), theta)
+    h = 1e-6
+    numeric = ((smooth_step(pre - theta - h, eps) - smooth_step(pre - theta + h, eps)) / (2 * h) * weight).sum(0)
+    torch.testing.assert_close(step_grad, numeric.detach(), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(jump_grad, (theta * numeric).detach(), rtol=1e-4, atol=1e-6)
+    far = torch.where((pre - 0.4).abs() < 1e-3, pre + 0.01, pre).requires_grad_()
+    assert torch.autograd.gradcheck(lambda p: JumpReLUFunction.apply(p, theta.detach(), eps), far)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_planted_dictionary_is_found_and_target_l0_met(name):
+    x, dictionary = planted()
+    sae = make_sae(name, 32, 96, 4)
+    result = train(sae, x, TrainConfig(steps=1500, batch_size=512, target_l0=4, lr=3e-3), progress=False)
+    assert mean_max_cosine(sae.W_dec.detach(), dictionary) >= 0.9
+    assert abs(result.final.l0 / 4 - 1) <= 0.1
+    torch.testing.assert_close(sae.W_dec.norm(dim=1), torch.ones(96), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_resume_is_bit_for_bit(name, tmp_path):
+    x, _ = planted(2000)
+    config = TrainConfig(steps=60, batch_size=128, target_l0=4, eval_every=20, dead_after=500)
+    whole = train(make_sae(name, 32, 64, 4), x, config, progress=False)
+    train(make_sae(name, 32, 64, 4), x, config, checkpoint=tmp_path, stop_after=37, progress=False)
+    resumed = train(make_sae(name, 32, 64, 4), x, config, checkpoint=tmp_path, progress=False)
+    for key, value in whole.sae.state_dict().items():
+        assert torch.equal(value, resumed.sae.state_dict()[key]), key
+    assert whole.history.equals(resumed.history)
+    with pytest.raises(ValueError, match="another run"):
+        train(make_sae(name, 32, 64, 4), x, TrainConfig(steps=61, target_l0=4), checkpoint=tmp_path, progress=False)
+
+
+def test_aux_loss_gives_gradient_to_dead_latents_only():
+    sae, x = TopKSAE(16, 40, 5), gaussian()
+    sae.fit_normalizer(x)
+    sae.b_enc.data[:3] = -100  # never chosen
+    loss = sae.loss(x, 0.0, dead=torch.tensor([0, 1, 2]))
+    assert loss.aux > 0.9 and not loss.active[:3].any()
+    assert sae.loss(x, 0.0, dead=None).aux == 0
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_save_load(name, tmp_path):
+    sae, x = make_sae(name, 16, 40, 5), gaussian()
+    sae.fit_normalizer(x)
+    sae.save(tmp_path)
+    assert torch.equal(load_sae(tmp_path).encode(x), sae.encode(x))
+    with pytest.raises(ValueError, match="d_in 16.*20"):
+        load_sae(tmp_path, d_in=20)
+    file = tmp_path / "sae.safetensors"
+    file.write_bytes(file.read_bytes()[:-50])
+    with pytest.raises(ValueError, match="damaged"):
+        load_sae(tmp_path)
+
+
+def test_constructors_do_not_reseed_the_world():
+    torch.manual_seed(1)
+    a = torch.rand(1)
+    torch.manual_seed(1)
+    make_sae("jumprelu", 8, 16, 2)
+    assert torch.rand(1) == a
+
+
+def test_evaluate_by_hand():
+    class Half(VanillaSAE):
+        def decode(self, f):
+            return f
+
+        def encode(self, x):
+            return x / 2
+
+    x = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0], [0.0, 1.0]])
+    got = evaluate(Half(2, 2), x)
+    assert (round(got.fvu, 6), round(got.cosine, 6), got.l0, got.dead) == (0.5, 1.0, 1.0, 0.0)
+
+
+def test_bad_input_is_named():
+    with pytest.raises(ValueError, match="k must be"):
+        TopKSAE(8, 16, 17)
+    with pytest.raises(ValueError, match="d_sae must be"):
+        VanillaSAE(8, 0)
+    with pytest.raises(ValueError, match="target_l0"):
+        JumpReLUSAE(8, 16, target_l0=20)
+    with pytest.raises(ValueError, match="must not be negative"):
+        TrainConfig(coefficient=-1)
+    with pytest.raises(ValueError, match="architecture"):
+        make_sae("gated", 8, 16, 2)
+    with pytest.raises(ValueError, match=r"\(n, 8\).*another encoder"):
+        VanillaSAE(8, 16).encode(torch.zeros(3, 9))
+    x = gaussian(100, 8)
+    with pytest.raises(ValueError, match="d_in 8.*has 16"):
+        train(VanillaSAE(8, 16), gaussian(), TrainConfig(), progress=False)
+    with pytest.raises(ValueError, match="k is 2"):
+        train(TopKSAE(8, 16, 2), x, TrainConfig(target_l0=3), progress=False)
+    x[3, 3] = float("nan")
+    with pytest.raises(ValueError, match="NaN"):
+        train(BatchTopKSAE(8, 16, 2), x, TrainConfig(batch_size=32), progress=False)
+
+
+def test_suggest_size_follows_the_published_points():
+    assert [suggest_size(n) for n in (1_000, 10_000, 100_000)] == [(64, 4), (256, 8), (1024, 8)]
