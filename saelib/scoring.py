@@ -37,7 +37,8 @@ def detection(
         mean, as many as there are positives, at least 50), `n` positives.
     """
     rng = np.random.default_rng(seed)
-    csc = table.tocsc()
+    csc = table.tocsc(copy=True)
+    csc.eliminate_zeros()
     similarity = label_vectors @ embeddings.T  # (L, n)
     n, records = table.shape[0], []
     for i, feature in enumerate(labels.index):

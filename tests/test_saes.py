@@ -60,7 +60,11 @@ def test_topk_equals_textbook_formula():
 def test_sparse_step_equals_dense_formula_in_float64(per_row):
     z = gaussian(64, 16, dtype=torch.float64)
     W = torch.nn.functional.normalize(gaussian(40, 16, 1, dtype=torch.float64), dim=1)
-    inputs = [W.t().clone().requires_grad_(), gaussian(1, 40, 2, dtype=torch.float64)[0].requires_grad_(), W.clone().requires_grad_()]
+    inputs = [
+        W.t().clone().requires_grad_(),
+        gaussian(1, 40, 2, dtype=torch.float64)[0].requires_grad_(),
+        W.clone().requires_grad_(),
+    ]
     target = gaussian(64, 16, 3, dtype=torch.float64)
     pre = z @ inputs[0] + inputs[1]
     if per_row:

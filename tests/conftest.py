@@ -1,0 +1,34 @@
+"""A small encoder stand-in with real behaviour: deterministic unit vectors from the words of a text."""
+
+import hashlib
+
+import numpy as np
+import pytest
+
+
+class WordEncoder:
+    """A text is the normalised sum of its words' hash vectors: shared words make texts similar."""
+
+    name, dtype, d_in, fingerprint = "words", "float32", 48, "f" * 16
+
+    def __init__(self):
+        self.seen = []
+
+    def encode(self, texts, batch_size=128, progress=False):
+        self.seen += list(texts)
+        out = np.zeros((len(texts), self.d_in), np.float32)
+        for i, text in enumerate(texts):
+            for word in text.lower().replace(".", "").split():
+                seed = int.from_bytes(hashlib.sha256(word.encode()).digest()[:4], "little")
+                out[i] += np.random.default_rng(seed).normal(size=self.d_in)
+        return out / np.linalg.norm(out, axis=1, keepdims=True)
+
+
+@pytest.fixture
+def words():
+    return WordEncoder()
+
+
+@pytest.fixture
+def rows():
+    return [{"text": f"text number {i} of group{i % 3}", "domain": f"group{i % 3}"} for i in range(700)]
