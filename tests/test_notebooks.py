@@ -28,7 +28,7 @@ def test_form(path):
 
 @pytest.mark.timeout(1200)
 def test_they_run():
-    assert NOTEBOOKS
+    assert len(NOTEBOOKS) >= 6
     command = [
         sys.executable,
         "-m",
