@@ -22,12 +22,12 @@ def training_curves(history: pd.DataFrame, title: str, target_l0: float | None =
     """FVU and L0 on held-out embeddings against the step; history as `train` gives it."""
     figure, (left, right) = plt.subplots(1, 2)
     left.plot(history["step"], history["fvu"], marker="o")
-    left.set(xlabel="step", ylabel="held-out FVU", ylim=(0, None))
+    left.set(xlabel="step", ylabel="held-out FVU", ylim=(0, 1.08 * history["fvu"].max()))
     right.plot(history["step"], history["l0"], marker="o", color=OKABE_ITO[1])
     if target_l0:
         right.axhline(target_l0, color="black", linestyle=":", label=f"target {target_l0:g}")
         right.legend()
-    right.set(xlabel="step", ylabel="held-out L0", ylim=(0, None))
+    right.set(xlabel="step", ylabel="held-out L0", ylim=(0, 1.08 * history["l0"].max()))
     figure.suptitle(title)
     return figure
 
