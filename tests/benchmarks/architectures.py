@@ -65,7 +65,13 @@ def main() -> None:
         result = train(sae, store, config, held_out=held_out, rows=rows)
         records.append({"sae": name, **result.final._asdict(), "samples/s": steps * 1024 / result.seconds})
     print(pd.DataFrame(records).round(4).to_string(index=False))
-    about = {"torch": torch.__version__, "machine": platform.machine(), "threads": torch.get_num_threads(), "steps": steps, "seed": 0}
+    about = {
+        "torch": torch.__version__,
+        "machine": platform.machine(),
+        "threads": torch.get_num_threads(),
+        "steps": steps,
+        "seed": 0,
+    }
     (data / "benchmark.json").write_text(json.dumps({"about": about, "rows": records}, indent=1))
 
 

@@ -1,0 +1,201 @@
+"""When to believe a name: abstention, kinds of features, stability across SAEs, known concepts.
+
+`scoring.py` measures one label; this module says what the measurements mean for a reader: which features are
+shown as "unnamed", which are about spelling or format and not about meaning, whether the same name comes back
+with another seed, and whether a concept that is known to be in the corpus was found and named.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy import sparse
+from scipy.stats import rankdata
+from sklearn.preprocessing import normalize
+
+from saelib.activations import top_texts
+from saelib.labellers import Pool, membership
+from saelib.saes import SAE
+from saelib.scoring import Exam, Lexicon, auroc
+
+SURFACE = ("long", "digits", "capitals", "other scripts or accents", "parentheses", "quotation marks", "commas")
+
+
+def abstention_threshold(score: np.ndarray, good: np.ndarray, share: float = 0.95) -> float:
+    """The lowest training score at which `share` of all features with that score or more are good.
+
+    Args:
+        score: what is known when labelling, e.g. `train_auroc`. good: bool, e.g. held-out detection ≥ 0.9.
+
+    Returns:
+        The threshold, infinity when none keeps the promise. Calibrate on some features, check on others.
+    """
+    known = np.isfinite(score)
+    score, good = np.asarray(score)[known], np.asarray(good)[known]
+    order = np.argsort(-score, kind="stable")
+    right = np.cumsum(good[order]) / np.arange(1, len(order) + 1)
+    last = np.r_[np.diff(score[order]) != 0, True]  # equal scores stand or fall together
+    keep = np.flatnonzero((right >= share) & last) if len(order) else []
+    return float(score[order][keep[-1]]) if len(keep) else float("inf")
+
+
+def surface_statistics(texts: list[str]) -> np.ndarray:
+    """(len(SURFACE), n) float32: log length, and shares of characters that are digits, capitals, non-ASCII, …"""
+
+    def row(text: str) -> list[float]:
+        n = max(len(text), 1)
+        counts = (sum(map(test, text)) for test in (str.isdigit, str.isupper, lambda c: c.isalpha() and not c.isascii()))
+        marks = (sum(text.count(c) for c in chars) for chars in ("()", "\"“”«»'‘’", ","))
+        return [np.log1p(len(text)), *(c / n for c in counts), *(c / n for c in marks)]
+
+    return np.array([row(t) for t in texts], dtype=np.float32).T
+
+
+def format_features(exam: Exam, statistics: np.ndarray) -> pd.DataFrame:
+    """For each feature the surface statistic that best tells its texts from near ones: `format`, `format_auroc`."""
+    scores = []
+    for statistic in statistics:  # a handful, not features
+        judge = np.broadcast_to(statistic, (len(exam.features), len(statistic)))
+        scores.append(auroc(judge, exam, exam.near).auroc.to_numpy())
+    scores = np.nan_to_num(np.stack(scores), nan=0.5)
+    best = np.abs(scores - 0.5).argmax(0)
+    value = scores[best, np.arange(scores.shape[1])]
+    names = [
+        SURFACE[b] if v > 0.5 else f"few {SURFACE[b]}" if SURFACE[b] != "long" else "short"
+        for b, v in zip(best, value, strict=True)
+    ]
+    return pd.DataFrame(
+        {"format": names, "format_auroc": np.abs(value - 0.5) + 0.5}, index=pd.Index(exam.features, name="feature")
+    )
+
+
+def spelling_features(
+    features: np.ndarray, rows: np.ndarray, near: np.ndarray, pool: Pool, *, sizes: tuple[int, ...] = (4, 5, 3),
+    min_share: float = 0.6, max_near: float = 0.15,
+) -> pd.Series:  # fmt: skip
+    """Features whose texts share the start of words and not a meaning: index feature → 'words with "meta-"'.
+
+    A prefix counts when `min_share` of the top texts (rows, (L, n)) and at most `max_near` of the near inactive
+    ones hold a word with it, in three different words at least that are unlike one another (mean cosine < 0.5).
+    """
+    single = np.array([" " not in t for t in pool.terms])
+    words, on = pool.terms[single], (pool.counts[:, single] > 0).astype(np.float32)
+    vectors, found = pool.vectors[single], {}
+    for size in sizes:
+        code, prefixes = pd.factorize(pd.Series(words).str[:size])
+        group = sparse.csr_matrix((np.ones(len(words), np.float32), (range(len(words)), code)))
+        holds = ((on @ group) > 0).astype(np.float32)
+        share = [(normalize(membership(r, on.shape[0]), "l1") @ holds).toarray() for r in (rows, near)]
+        good = (share[0] >= min_share) & (share[1] <= max_near) & ((rows >= 0).sum(1) >= 5)[:, None]
+        for f, p in zip(*np.nonzero(good), strict=True):  # few: the rare features that pass
+            texts = rows[f][rows[f] >= 0]
+            v = vectors[(np.asarray(on[texts].sum(0)).ravel() > 0) & (code == p)]
+            if len(v) >= 3 and (np.sum(v @ v.T) - len(v)) / (len(v) * (len(v) - 1)) < 0.5:
+                found.setdefault(int(features[f]), f'words with "{prefixes[p]}-"')
+    return pd.Series(found, name="spelling", dtype=object)
+
+
+def kinds(scores: pd.DataFrame, density: pd.Series, formats: pd.DataFrame, spelling: pd.Series) -> pd.DataFrame:
+    """What a feature is about: `kind` and `note`.
+
+    dense (active on over a tenth of the texts), spelling, format (a surface statistic beats the label against near
+    texts and is ≥ 0.85), words (the label's words tell the texts apart and its meaning does not: BM25 leads by 0.1),
+    theme (the other way round: meaning leads by 0.25), concept (both).
+    """
+    frame = pd.DataFrame({"kind": "concept", "note": ""}, index=scores.index)
+    lead = scores.auroc_bm25 - scores.auroc
+    frame.loc[lead < -0.25, "kind"] = "theme"
+    frame.loc[lead > 0.1, "kind"] = "words"
+    formats = formats.reindex(scores.index)
+    is_format = (formats.format_auroc >= 0.85) & (formats.format_auroc > scores.auroc_near.fillna(0))
+    frame.loc[is_format, ["kind", "note"]] = np.c_[np.full(is_format.sum(), "format"), formats.format[is_format]]
+    spelled = frame.index.intersection(spelling.index)
+    frame.loc[spelled, "kind"], frame.loc[spelled, "note"] = "spelling", spelling[spelled]
+    frame.loc[density.reindex(scores.index) > 0.1, "kind"] = "dense"
+    return frame
+
+
+@torch.no_grad()
+def stability(
+    sae: SAE, labels: pd.DataFrame, vectors: np.ndarray,
+    other: SAE, other_labels: pd.DataFrame, other_vectors: np.ndarray, seed: int = 0,
+) -> pd.DataFrame:  # fmt: skip
+    """Does the same name come back in another SAE of the same encoder (another seed, corpus half or d_sae)?
+
+    Each labelled feature is matched to the labelled feature of `other` with the nearest decoder row.
+
+    Returns:
+        index feature: `match`, `cosine` of the two rows, `label_cosine` of the two labels' vectors, `shared`
+        (bool: a word in common), and `chance`: label_cosine with a random label of the other.
+    """
+    a, b = sae.W_dec[labels.index.tolist()], other.W_dec[other_labels.index.tolist()]
+    cosine, best = (a @ b.T.to(a.device)).cpu().max(1)
+    best = best.numpy()
+    split = [[set(" ".join(ts).split()) for ts in frame.terms] for frame in (labels, other_labels)]
+    shuffled = np.random.default_rng(seed).integers(0, len(other_labels), len(labels))
+    return pd.DataFrame({
+        "match": other_labels.index.to_numpy()[best],
+        "cosine": cosine.numpy(),
+        "label_cosine": (vectors * other_vectors[best]).sum(1),
+        "shared": [bool(words & split[1][j]) for words, j in zip(split[0], best, strict=True)],
+        "chance": (vectors * other_vectors[shuffled]).sum(1),
+    }, index=labels.index)  # fmt: skip
+
+
+def concept_recovery(
+    train: sparse.csr_matrix, train_concepts: np.ndarray, test: sparse.csr_matrix, test_concepts: np.ndarray, min_texts: int = 10
+) -> pd.DataFrame:
+    """For each known concept the feature that answers to it, chosen by F1 on training texts, measured on held-out ones.
+
+    Args:
+        train, test: activations (n, d_sae). train_concepts, test_concepts: a concept's name per text.
+        min_texts: concepts with fewer training texts (or without a held-out one) are left out.
+
+    Returns:
+        index concept: `feature`, `f1` ("active" as an answer), `auroc` of its activation, `n` held-out texts.
+    """
+    names, n_train = np.unique(train_concepts, return_counts=True)
+    names = np.array(
+        [c for c, n in zip(names, n_train, strict=True) if n >= min_texts and (test_concepts == c).any()], dtype=object
+    )
+    if not len(names):
+        raise ValueError(f"no concept has {min_texts} training texts and a held-out one: lower min_texts")
+
+    def f1(table: sparse.csr_matrix, concepts: np.ndarray) -> np.ndarray:
+        place = pd.Index(names).get_indexer(concepts)
+        member = sparse.csr_matrix(
+            (np.ones((place >= 0).sum()), (place[place >= 0], np.flatnonzero(place >= 0))), (len(names), len(place))
+        )
+        on = (table > 0).astype(np.float64)
+        said = np.asarray(on.sum(0)).ravel()
+        return 2 * (member @ on).toarray() / np.maximum(np.asarray(member.sum(1)) + said[None], 1)
+
+    best = f1(train, train_concepts).argmax(1)
+    here = np.asarray(test_concepts)[None] == names[:, None]
+    ranks = rankdata(test[:, best].toarray().T, axis=1)
+    n = here.sum(1)
+    area = ((ranks * here).sum(1) - n * (n + 1) / 2) / np.maximum(n * (here.shape[1] - n), 1)
+    held = f1(test, test_concepts)[np.arange(len(names)), best]
+    return pd.DataFrame({"feature": best, "f1": held, "auroc": area, "n": n}, index=pd.Index(names, name="concept"))
+
+
+def says_concept(concepts: pd.DataFrame, labels: pd.DataFrame, encode, lexicon: Lexicon) -> pd.DataFrame:  # noqa: ANN001
+    """Does the feature's label say the concept's name? `label`, `says` (a stem in common), `rank` of the name among
+    all concepts' names by cosine with the label (1 is best)."""
+    found = labels.label.reindex(concepts.feature).fillna("").to_numpy()
+    names = concepts.index.to_numpy().astype(str)
+    similarity = encode([f or "?" for f in found]) @ encode(list(names)).T
+    own = similarity[np.arange(len(names)), np.arange(len(names))]
+    a, b = (lexicon.queries(list(strings))[0] for strings in (found, names))
+    return pd.DataFrame(
+        {"label": found, "says": np.asarray(a.multiply(b).sum(1)).ravel() > 0, "rank": (similarity > own[:, None]).sum(1) + 1},
+        index=concepts.index,
+    )
+
+
+def top_rows(table: sparse.csr_matrix, n: int = 10) -> pd.Series:
+    """index feature → list of its n strongest rows, for live features."""
+    rows, _ = top_texts(table, n)
+    live = np.flatnonzero(rows[:, 0] >= 0)
+    return pd.Series([[int(r) for r in rows[f] if r >= 0] for f in live], index=pd.Index(live, name="feature"))
