@@ -6,6 +6,8 @@ CSR/CSC arrays without a Python loop over texts or features.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import pandas as pd
 import torch
@@ -78,3 +80,19 @@ def feature_stats(table: sparse.csr_matrix, domains: np.ndarray | None = None) -
         frame["top_domain_share"] = share[best, np.arange(len(n))]
     frame.index.name = "feature"
     return frame
+
+
+class Texts(NamedTuple):
+    """Some rows of a store as an SAE sees them: activations (n, d_sae) CSR, the n texts, their embeddings (n, d_in), domains."""
+
+    table: sparse.csr_matrix
+    texts: list[str]
+    embeddings: np.ndarray
+    domains: np.ndarray
+
+
+def read_texts(sae: SAE, store: EmbeddingStore, rows: np.ndarray | None = None) -> Texts:
+    """Activations, texts, embeddings and domains of some rows of a store (all when None)."""
+    rows = np.arange(len(store)) if rows is None else rows
+    frame = store.frame.iloc[rows]
+    return Texts(activation_table(sae, store, rows), frame.text.tolist(), store.embeddings(rows), frame.domain.to_numpy())

@@ -210,16 +210,29 @@ class SAE(nn.Module):
         error = (residual - acts @ self.W_dec[dead]).square().sum()
         return error / residual.square().sum().clamp_min(1e-12)
 
-    def loss(self, x: Tensor, coefficient: float, dead: Tensor | None = None, k_aux: int = 192, aux_coef: float = 1 / 32) -> Loss:
-        """One training step's loss on raw embeddings x (B, D); errors are ‖z − ẑ‖² / d_in, mean over B."""
+    def is_sparse_step(self, device: torch.device) -> bool:
+        """Does a training step on this device take gradients from the selected entries only?"""
+        return False
+
+    def loss(
+        self, x: Tensor, coefficient: float, dead: Tensor | None = None, k_aux: int = 192, aux_coef: float = 1 / 32,
+        pre: Tensor | None = None,
+    ) -> Loss:  # fmt: skip
+        """One training step's loss on raw embeddings x (B, D); errors are ‖z − ẑ‖² / d_in, mean over B.
+
+        `pre` (B, F), when given, is z W_enc + b_enc as `train_many` has computed it for several SAEs at once.
+        """
         z = self.normalize(x)
-        z_hat, penalty, l0, active = self._reconstruct(z)
+        if pre is None:
+            with torch.set_grad_enabled(not self.is_sparse_step(z.device)):
+                pre = z @ self.W_enc + self.b_enc
+        z_hat, penalty, l0, active = self._reconstruct(z, pre)
         recon = (z - z_hat).square().sum(1).mean() / self.d_in
         aux = self.aux_loss(z, z_hat, dead, k_aux)
         return Loss(recon + coefficient * penalty + aux_coef * aux, recon.detach(), l0.detach(), aux.detach(), active)
 
-    def _reconstruct(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Training-time (ẑ, sparsity penalty, L0, active)."""
+    def _reconstruct(self, z: Tensor, pre: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Training-time (ẑ, sparsity penalty, L0, active) from z (B, D) and π (B, F)."""
         raise NotImplementedError
 
     def _sparse_reconstruct(self, z: Tensor, values: Tensor, rows: Tensor, cols: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -232,13 +245,10 @@ class SAE(nn.Module):
         l0 = torch.tensor(len(values) / len(z))
         return z_hat, z.new_zeros(()), l0, active
 
-    def _batch_topk_reconstruct(self, z: Tensor, k: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _batch_topk_reconstruct(self, z: Tensor, pre: Tensor, k: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        values, rows, cols = batch_topk(pre.detach(), k)
         if z.device.type == "cpu":
-            with torch.no_grad():
-                selected = batch_topk(z @ self.W_enc + self.b_enc, k)
-            return self._sparse_reconstruct(z, *selected)
-        pre = z @ self.W_enc + self.b_enc
-        _, rows, cols = batch_topk(pre.detach(), k)
+            return self._sparse_reconstruct(z, values, rows, cols)
         mask = torch.zeros_like(pre)
         mask[rows, cols] = 1
         return self._dense_reconstruct(z, pre.relu() * mask, z.new_zeros(()))
@@ -265,8 +275,8 @@ class VanillaSAE(SAE):
     def activate(self, pre: Tensor) -> Tensor:
         return pre.relu()
 
-    def _reconstruct(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        feature_acts = (z @ self.W_enc + self.b_enc).relu()
+    def _reconstruct(self, z: Tensor, pre: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        feature_acts = pre.relu()
         penalty = (feature_acts @ self.W_dec.norm(dim=1)).mean() / self.d_in
         return self._dense_reconstruct(z, feature_acts, penalty)
 
@@ -289,11 +299,13 @@ class TopKSAE(SAE):
         values, idx = pre.topk(self.k, dim=1)
         return torch.zeros_like(pre).scatter(1, idx, values.relu())
 
-    def _reconstruct(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        if z.device.type != "cpu":  # dense products are nearly free on a GPU
-            return self._dense_reconstruct(z, self.activate(z @ self.W_enc + self.b_enc), z.new_zeros(()))
-        with torch.no_grad():
-            values, idx = (z @ self.W_enc + self.b_enc).topk(self.k, dim=1, sorted=False)
+    def is_sparse_step(self, device: torch.device) -> bool:
+        return device.type == "cpu"  # dense products are nearly free on a GPU
+
+    def _reconstruct(self, z: Tensor, pre: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        if not self.is_sparse_step(z.device):
+            return self._dense_reconstruct(z, self.activate(pre), z.new_zeros(()))
+        values, idx = pre.detach().topk(self.k, dim=1, sorted=False)
         rows = torch.arange(len(z), device=z.device).repeat_interleave(self.k)
         return self._sparse_reconstruct(z, values.flatten(), rows, idx.flatten())
 
@@ -314,8 +326,8 @@ class BatchTopKSAE(TopKSAE):
     def activate(self, pre: Tensor) -> Tensor:
         return pre.relu() * (pre > self.threshold)
 
-    def _reconstruct(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        return self._batch_topk_reconstruct(z, self.k)
+    def _reconstruct(self, z: Tensor, pre: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        return self._batch_topk_reconstruct(z, pre, self.k)
 
     @torch.no_grad()
     def calibrate(self, x: Tensor, target_l0: float | None = None) -> None:
@@ -348,10 +360,13 @@ class JumpReLUSAE(SAE):
     def activate(self, pre: Tensor) -> Tensor:
         return JumpReLUFunction.apply(pre.relu(), self.threshold, self.bandwidth)
 
-    def _reconstruct(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def is_sparse_step(self, device: torch.device) -> bool:
+        return self.warm and device.type == "cpu"
+
+    def _reconstruct(self, z: Tensor, pre: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         if self.warm:
-            return self._batch_topk_reconstruct(z, self.target_l0)
-        pre = (z @ self.W_enc + self.b_enc).relu()
+            return self._batch_topk_reconstruct(z, pre, self.target_l0)
+        pre = pre.relu()
         feature_acts = JumpReLUFunction.apply(pre, self.threshold, self.bandwidth)
         l0 = StepFunction.apply(pre, self.threshold, self.bandwidth).sum(1).mean()
         penalty = l0 / self.d_sae if self.target_l0 is None else (l0 / self.target_l0 - 1).square()

@@ -147,6 +147,136 @@ def _load_checkpoint(folder: Path, sae: SAE, adam: torch.optim.Optimizer, config
     return state
 
 
+class _Member:
+    """One SAE in training: its optimiser, its state, its steps. `train_many` drives one or several."""
+
+    def __init__(self, sae: SAE, config: TrainConfig, device: torch.device) -> None:
+        if config.target_l0 is not None and isinstance(sae, TopKSAE) and sae.k != config.target_l0:
+            raise ValueError(f"target_l0 is {config.target_l0} but the SAE's k is {sae.k}: for TopK and BatchTopK they are one")
+        self.sae, self.config = sae.to(device).train(), config
+        self.target = config.target_l0 or getattr(sae, "target_l0", None)
+        self.jumprelu = isinstance(sae, JumpReLUSAE) and bool(self.target)
+        if self.jumprelu:
+            sae.target_l0, sae.warm = self.target, True
+        self.dead_after = config.dead_after or min(config.steps * config.batch_size // 8, 10_000_000)
+        self.k_aux = config.k_aux or max(sae.d_in // 2, 1)
+        self.dead: Tensor | None = None
+        self.state = {
+            "step": 0, "coefficient": config.coefficient, "l0": None, "history": [],
+            "config": asdict(config), "sae": sae.config(),
+        }  # fmt: skip
+
+    def begin(self, sample: Tensor, folder: Path | None) -> None:
+        """Fit the normaliser, make the optimiser, and resume where a checkpoint stands."""
+        sae = self.sae
+        sae.fit_normalizer(sample)
+        if isinstance(sae, VanillaSAE) and self.target:  # start sparse, or the penalty shrinks everything first
+            sae.b_enc.data.fill_(-excess_quantile(sae, sample, min(4 * self.target, sae.d_sae / 2)))
+        self.own = [sae.threshold] if isinstance(sae, JumpReLUSAE) else []
+        main = [p for p in sae.parameters() if all(p is not q for q in self.own)]
+        groups = [{"params": main, "peak": self.config.lr}] + [{"params": [p], "peak": self.config.lr} for p in self.own]
+        self.adam = torch.optim.Adam(groups, lr=self.config.lr, betas=(0.9, 0.999), fused=True)
+        if folder and (folder / "checkpoint.safetensors").exists():
+            self.state = _load_checkpoint(folder, sae, self.adam, self.config)
+            if isinstance(sae, JumpReLUSAE):
+                sae.warm = self.jumprelu and self.state["step"] <= self.config.jumprelu_start * self.config.steps
+
+    def step(self, x: Tensor, pre: Tensor | None = None) -> Tensor:
+        """The loss of the next step, before `finish` takes it."""
+        sae, config, step = self.sae, self.config, self.state["step"]
+        if step % 16 == 0:  # looking at the counter forces a synchronisation: not every step
+            self.dead = torch.nonzero(sae.samples_since_active > self.dead_after)[:, 0]
+        for group in self.adam.param_groups:
+            group["lr"] = group["peak"] * _schedule(step, config)
+        fade = min(1.0, (step + 1) / max(config.coefficient_warmup * config.steps, 1))
+        self.loss = sae.loss(x, fade * self.state["coefficient"], self.dead, self.k_aux, config.aux_coef, pre)
+        self.adam.zero_grad(set_to_none=True)
+        return self.loss.total
+
+    def finish(self, n: int) -> None:
+        """After the backward pass: project, clip, step, renormalise, count."""
+        sae, loss = self.sae, self.loss
+        sae.project_decoder_gradient()
+        torch.nn.utils.clip_grad_norm_(sae.parameters(), self.config.clip)
+        self.adam.step()
+        sae.normalize_decoder()
+        if self.own:
+            sae.threshold.data.clamp_(min=1e-4)
+        sae.samples_since_active.add_(n).masked_fill_(loss.active, 0)
+        if isinstance(sae, VanillaSAE) and self.target:
+            _steer(self.state, float(loss.l0), self.target)
+        self.state["step"] += 1
+
+    def leave_warm_start(self, x: Tensor) -> None:
+        """JumpReLU: from BatchTopK's selection to its own thresholds, at `jumprelu_start` of the run."""
+        if self.jumprelu and self.sae.warm and self.state["step"] >= self.config.jumprelu_start * self.config.steps:
+            self.sae.calibrate(x)
+            self.sae.warm = False
+
+    def evaluate(self, held_out: Tensor, calibration: Tensor) -> Evaluation:
+        """Calibrate what is calibrated, evaluate, and write a line of history."""
+        sae, step, last = self.sae, self.state["step"], self.state["step"] == self.config.steps
+        total = float(self.loss.total.detach())
+        if not math.isfinite(total):
+            raise FloatingPointError(f"the loss is {total} at step {step}: lower lr (now {self.config.lr})")
+        if isinstance(sae, VanillaSAE) and self.target and last:
+            sae.b_enc.data.sub_(excess_quantile(sae, calibration, self.target))
+        if isinstance(sae, BatchTopKSAE) or (isinstance(sae, JumpReLUSAE) and (last or sae.warm)):
+            sae.calibrate(calibration, self.target)
+        now = evaluate(sae, held_out)
+        dead_train = float((sae.samples_since_active > self.dead_after).float().mean())
+        line = {"step": step, "loss": total, **now._asdict(), "dead_train": dead_train, "coefficient": self.state["coefficient"]}
+        self.state["history"].append(line)
+        return now
+
+
+def _stacked_pre_acts(saes: list[SAE], x: Tensor) -> list[Tensor]:
+    """z W_enc + b_enc of several SAEs, one product for those that need its gradient and one for those that do not."""
+    z, out = saes[0].normalize(x), [x] * len(saes)  # the normaliser is common: they saw the same sample
+    for sparse in (True, False):
+        group = [i for i, s in enumerate(saes) if s.is_sparse_step(x.device) == sparse]
+        if not group:
+            continue
+        with torch.set_grad_enabled(not sparse):
+            bias = torch.cat([saes[i].b_enc for i in group])
+            pre = torch.addmm(bias, z, torch.cat([saes[i].W_enc.t() for i in group]).t())
+        for i, part in zip(group, pre.split([saes[i].d_sae for i in group], dim=1), strict=True):
+            out[i] = part
+    return out
+
+
+def train_many(
+    saes: list[SAE],
+    data: EmbeddingStore | Tensor,
+    configs: list[TrainConfig] | TrainConfig = TrainConfig(),
+    *,
+    held_out: Tensor | None = None,
+    rows: np.ndarray | None = None,
+    device: str | torch.device | None = None,
+    progress: bool = True,
+) -> list[TrainResult]:
+    """Train a sweep over one pass of the batches: other sizes, k, coefficients, architectures or seeds of the weights.
+
+    The encoder products of all members are one product, the batches are read once, and each member gets what `train`
+    would have given it, but for the rounding of that product.
+
+    Args:
+        configs: one for all, or one each; steps, batch_size, seed and eval_every must agree.
+
+    Raises:
+        ValueError: no SAE, configurations that disagree, and whatever `train` raises.
+    """
+    configs = [configs] * len(saes) if isinstance(configs, TrainConfig) else configs
+    if not saes or len(configs) != len(saes):
+        raise ValueError(f"{len(saes)} SAEs and {len(configs)} configurations: give at least one SAE, and one configuration each")
+    for name in ("steps", "batch_size", "seed", "eval_every"):
+        if len({getattr(c, name) for c in configs}) > 1:
+            raise ValueError(
+                f"members that train together must have one {name}, not {sorted({getattr(c, name) for c in configs})}"
+            )
+    return _train(saes, data, configs, held_out, rows, None, 1, None, device, progress)
+
+
 def train(
     sae: SAE,
     data: EmbeddingStore | Tensor,
@@ -173,16 +303,20 @@ def train(
         ValueError: d_in differs from the data's, NaN in the data, a checkpoint of another run.
         FloatingPointError: the loss became NaN.
     """
-    d_in = data.d_in if isinstance(data, EmbeddingStore) else data.shape[1]
-    if sae.d_in != d_in:
-        raise ValueError(f"the SAE takes d_in {sae.d_in}, the data has {d_in}: make it with d_in={d_in}")
-    if config.target_l0 is not None and isinstance(sae, TopKSAE) and sae.k != config.target_l0:
-        raise ValueError(f"target_l0 is {config.target_l0} but the SAE's k is {sae.k}: for TopK and BatchTopK they are one")
-    target = config.target_l0 or getattr(sae, "target_l0", None)
-    if isinstance(sae, JumpReLUSAE) and target:
-        sae.target_l0, sae.warm = target, True
+    folder = Path(checkpoint) if checkpoint else None
+    return _train([sae], data, [config], held_out, rows, folder, checkpoint_every, stop_after, device, progress)[0]
+
+
+def _train(
+    saes: list[SAE], data: EmbeddingStore | Tensor, configs: list[TrainConfig], held_out: Tensor | None, rows: np.ndarray | None,
+    folder: Path | None, checkpoint_every: int, stop_after: int | None, device: str | torch.device | None, progress: bool,
+) -> list[TrainResult]:  # fmt: skip
+    config, d_in = configs[0], data.d_in if isinstance(data, EmbeddingStore) else data.shape[1]
+    for sae in saes:
+        if sae.d_in != d_in:
+            raise ValueError(f"the SAE takes d_in {sae.d_in}, the data has {d_in}: make it with d_in={d_in}")
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    sae.to(device).train()
+    members = [_Member(sae, c, device) for sae, c in zip(saes, configs, strict=True)]
 
     generator = np.random.default_rng(config.seed)
     if isinstance(data, EmbeddingStore):
@@ -202,84 +336,36 @@ def train(
         calibration, data = data[order[:n_aside]], data[order[n_aside:]]
         sample = data[:50_000]
     sample, calibration, held_out = (t.to(device, torch.float32) for t in (sample, calibration, held_out))
-    sae.fit_normalizer(sample)
+    for member in members:
+        member.begin(sample, folder)
 
-    if isinstance(sae, VanillaSAE) and target:  # start sparse, or the penalty shrinks everything first
-        sae.b_enc.data.fill_(-excess_quantile(sae, sample, min(4 * target, sae.d_sae / 2)))
-    own = [sae.threshold] if isinstance(sae, JumpReLUSAE) else []
-    main = [p for p in sae.parameters() if all(p is not q for q in own)]
-    groups = [{"params": main, "peak": config.lr}] + [{"params": [p], "peak": config.lr} for p in own]
-    adam = torch.optim.Adam(groups, lr=config.lr, betas=(0.9, 0.999), fused=True)
-    state = {
-        "step": 0,
-        "coefficient": config.coefficient,
-        "l0": None,
-        "history": [],
-        "config": asdict(config),
-        "sae": sae.config(),
-    }
-    folder = Path(checkpoint) if checkpoint else None
-    if folder and (folder / "checkpoint.safetensors").exists():
-        state = _load_checkpoint(folder, sae, adam, config)
-        if isinstance(sae, JumpReLUSAE):
-            sae.warm = bool(target) and state["step"] <= config.jumprelu_start * config.steps
-
-    step = state["step"]
+    step = members[0].state["step"]
     if isinstance(data, EmbeddingStore):
         stream = data.batches(config.batch_size, rows=rows, seed=config.seed, skip=step, device=device)
     else:
         stream = _tensor_batches(data.to(device, torch.float32), config, step)
-    n_samples = config.steps * config.batch_size
-    dead_after = config.dead_after or min(n_samples // 8, 10_000_000)
     eval_every = config.eval_every or max(config.steps // 8, 1)
-    k_aux = config.k_aux or max(sae.d_in // 2, 1)
-    dead: Tensor | None = None
     began, last = time.perf_counter(), min(config.steps, stop_after or config.steps)
-    bar = tqdm(total=config.steps, initial=step, desc=f"training {sae.architecture}", disable=not progress, mininterval=1)
+    name = saes[0].architecture if len(saes) == 1 else f"{len(saes)} SAEs"
+    bar = tqdm(total=config.steps, initial=step, desc=f"training {name}", disable=not progress, mininterval=1)
     while step < last:
         x = next(stream)
-        if isinstance(sae, JumpReLUSAE) and target and sae.warm and step >= config.jumprelu_start * config.steps:
-            sae.calibrate(x)
-            sae.warm = False
-        if step % 16 == 0:  # looking at the counter forces a synchronisation: not every step
-            dead = torch.nonzero(sae.samples_since_active > dead_after)[:, 0]
-        for group in adam.param_groups:
-            group["lr"] = group["peak"] * _schedule(step, config)
-        fade = min(1.0, (step + 1) / max(config.coefficient_warmup * config.steps, 1))
-        loss = sae.loss(x, fade * state["coefficient"], dead, k_aux, config.aux_coef)
-        adam.zero_grad(set_to_none=True)
-        loss.total.backward()
-        sae.project_decoder_gradient()
-        torch.nn.utils.clip_grad_norm_(sae.parameters(), config.clip)
-        adam.step()
-        sae.normalize_decoder()
-        if own:
-            sae.threshold.data.clamp_(min=1e-4)
-        sae.samples_since_active.add_(len(x)).masked_fill_(loss.active, 0)
-        if isinstance(sae, VanillaSAE) and target:
-            _steer(state, float(loss.l0), target)
+        for member in members:
+            member.leave_warm_start(x)
+        pre = _stacked_pre_acts(saes, x) if len(saes) > 1 else [None]
+        torch.stack([member.step(x, p) for member, p in zip(members, pre, strict=True)]).sum().backward()
+        for member in members:
+            member.finish(len(x))
         step += 1
-        state["step"] = step
         if step % eval_every == 0 or step == config.steps:
-            if not math.isfinite(float(loss.total.detach())):
-                raise FloatingPointError(f"the loss is {float(loss.total.detach())} at step {step}: lower lr (now {config.lr})")
-            if isinstance(sae, VanillaSAE) and target and step == config.steps:
-                sae.b_enc.data.sub_(excess_quantile(sae, calibration, target))
-            if isinstance(sae, BatchTopKSAE) or (isinstance(sae, JumpReLUSAE) and (step == config.steps or sae.warm)):
-                sae.calibrate(calibration, target)
-            now = evaluate(sae, held_out)
-            state["history"].append({
-                "step": step, "loss": float(loss.total.detach()), **now._asdict(),
-                "dead_train": float((sae.samples_since_active > dead_after).float().mean()),
-                "coefficient": state["coefficient"],
-            })  # fmt: skip
-            bar.set_postfix_str(f"FVU {now.fvu:.3f} L0 {now.l0:.1f} dead {now.dead:.1%}")
+            now = [member.evaluate(held_out, calibration) for member in members]
+            bar.set_postfix_str(f"FVU {now[0].fvu:.3f} L0 {now[0].l0:.1f} dead {now[0].dead:.1%}" if len(saes) == 1 else "")
         bar.update(1)
         if folder and (step % checkpoint_every == 0 or step == last):
-            _save_checkpoint(folder, sae, adam, state)
+            _save_checkpoint(folder, saes[0], members[0].adam, members[0].state)
     bar.close()
-    history = pd.DataFrame(state["history"])
-    return TrainResult(sae.eval(), history, evaluate(sae, held_out), time.perf_counter() - began)
+    seconds = time.perf_counter() - began
+    return [TrainResult(m.sae.eval(), pd.DataFrame(m.state["history"]), evaluate(m.sae, held_out), seconds) for m in members]
 
 
 def _steer(state: dict, l0: float, target: float) -> None:

@@ -14,10 +14,11 @@ from scipy import sparse
 from scipy.stats import rankdata
 from sklearn.preprocessing import normalize
 
-from saelib.activations import top_texts
-from saelib.labellers import Pool, membership
+from saelib.activations import Texts, top_texts
+from saelib.interpret import Vectors
+from saelib.labellers import Pool, candidate_pool, combined, membership
 from saelib.saes import SAE
-from saelib.scoring import Exam, Lexicon, auroc
+from saelib.scoring import Exam, Lexicon, auroc, lsa_judge, score_labels, set_exam
 
 SURFACE = ("long", "digits", "capitals", "other scripts or accents", "parentheses", "quotation marks", "commas")
 
@@ -72,26 +73,30 @@ def format_features(exam: Exam, statistics: np.ndarray) -> pd.DataFrame:
 
 def spelling_features(
     features: np.ndarray, rows: np.ndarray, near: np.ndarray, pool: Pool, *, sizes: tuple[int, ...] = (4, 5, 3),
-    min_share: float = 0.6, max_near: float = 0.15,
+    min_share: float = 0.6, max_near: float = 0.15, max_corpus: float = 0.05,
 ) -> pd.Series:  # fmt: skip
     """Features whose texts share the start of words and not a meaning: index feature → 'words with "meta-"'.
 
-    A prefix counts when `min_share` of the top texts (rows, (L, n)) and at most `max_near` of the near inactive
-    ones hold a word with it, in three different words at least that are unlike one another (mean cosine < 0.5).
+    A prefix counts when it is rare (at most `max_corpus` of all texts hold a word with it), `min_share` of the top
+    texts (rows, (L, n)) and at most `max_near` of the near inactive ones hold one, in four different words at least
+    that are unlike one another (mean cosine < 0.5), none of which stands in over half of these texts.
     """
     single = np.array([" " not in t for t in pool.terms])
     words, on = pool.terms[single], (pool.counts[:, single] > 0).astype(np.float32)
-    vectors, found = pool.vectors[single], {}
+    vectors, stems, found = pool.vectors[single], pool.stems[single, 0], {}
     for size in sizes:
         code, prefixes = pd.factorize(pd.Series(words).str[:size])
         group = sparse.csr_matrix((np.ones(len(words), np.float32), (range(len(words)), code)))
         holds = ((on @ group) > 0).astype(np.float32)
         share = [(normalize(membership(r, on.shape[0]), "l1") @ holds).toarray() for r in (rows, near)]
-        good = (share[0] >= min_share) & (share[1] <= max_near) & ((rows >= 0).sum(1) >= 5)[:, None]
+        rare = np.asarray(holds.mean(0)).ravel() <= max_corpus
+        good = (share[0] >= min_share) & (share[1] <= max_near) & rare & ((rows >= 0).sum(1) >= 5)[:, None]
         for f, p in zip(*np.nonzero(good), strict=True):  # few: the rare features that pass
             texts = rows[f][rows[f] >= 0]
-            v = vectors[(np.asarray(on[texts].sum(0)).ravel() > 0) & (code == p)]
-            if len(v) >= 3 and (np.sum(v @ v.T) - len(v)) / (len(v) * (len(v) - 1)) < 0.5:
+            used = np.flatnonzero((np.asarray(on[texts].sum(0)).ravel() > 0) & (code == p))
+            most = pd.Series(np.asarray(on[texts][:, used].sum(0)).ravel()).groupby(stems[used]).sum()
+            v, n = vectors[used], len(used)
+            if len(most) >= 4 and most.max() <= 0.5 * share[0][f, p] * len(texts) and (np.sum(v @ v.T) - n) / (n * (n - 1)) < 0.5:
                 found.setdefault(int(features[f]), f'words with "{prefixes[p]}-"')
     return pd.Series(found, name="spelling", dtype=object)
 
@@ -100,13 +105,12 @@ def kinds(scores: pd.DataFrame, density: pd.Series, formats: pd.DataFrame, spell
     """What a feature is about: `kind` and `note`.
 
     dense (active on over a tenth of the texts), spelling, format (a surface statistic beats the label against near
-    texts and is ≥ 0.85), words (the label's words tell the texts apart and its meaning does not: BM25 leads by 0.1),
-    theme (the other way round: meaning leads by 0.25), concept (both).
+    texts and is ≥ 0.85), words (the label's words tell the texts from near ones better than its meaning does), theme
+    (the other way round: detection ≥ 0.9 by a label whose words hardly stand in the texts, BM25 < 0.55), concept (both).
     """
     frame = pd.DataFrame({"kind": "concept", "note": ""}, index=scores.index)
-    lead = scores.auroc_bm25 - scores.auroc
-    frame.loc[lead < -0.25, "kind"] = "theme"
-    frame.loc[lead > 0.1, "kind"] = "words"
+    frame.loc[(scores.auroc >= 0.9) & (scores.auroc_bm25 < 0.55), "kind"] = "theme"
+    frame.loc[scores.near_bm25 > scores.auroc_near, "kind"] = "words"
     formats = formats.reindex(scores.index)
     is_format = (formats.format_auroc >= 0.85) & (formats.format_auroc > scores.auroc_near.fillna(0))
     frame.loc[is_format, ["kind", "note"]] = np.c_[np.full(is_format.sum(), "format"), formats.format[is_format]]
@@ -199,3 +203,57 @@ def top_rows(table: sparse.csr_matrix, n: int = 10) -> pd.Series:
     rows, _ = top_texts(table, n)
     live = np.flatnonzero(rows[:, 0] >= 0)
     return pd.Series([[int(r) for r in rows[f] if r >= 0] for f in live], index=pd.Index(live, name="feature"))
+
+
+def name_features(
+    sae: SAE, train: Texts, test: Texts, vectors: Vectors, *, good: float = 0.9, share: float = 0.95, seed: int = 0
+) -> pd.DataFrame:
+    """The whole way: candidates, combined labels, judges, abstention, kinds. What the notebooks and the browser read.
+
+    Args:
+        train: texts to choose labels by. test: held-out texts to judge them on. vectors: the encoder's cache.
+        good, share: at least `share` of the labels shown are to have a detection of `good` or more. The threshold on
+        `train_auroc` is calibrated on one random half of the features; the other half is the check.
+
+    Returns:
+        index feature (live ones): `label`, `terms`, `shown` (False: to be read as "unnamed"), `kind`, `note`,
+        `train_auroc`, every column of `score_labels` (encoder, BM25 and LSA as judges), `density`, `top_rows` (of
+        train), `half` ("calibration" or "check"). `.attrs` has `threshold` and, on the check half, `share_shown` and
+        `share_good` of those shown.
+    """
+    pool = candidate_pool(train.texts, vectors)
+    exam = set_exam(train.table, train.embeddings, n_random=200, n_near=100, seed=seed)
+    labels = combined(sae, train.table, train.embeddings, pool, vectors, exam=exam)
+    strings, lexicon = list(labels.label), Lexicon(test.texts)
+    judges = {
+        "encoder": vectors(strings) @ test.embeddings.T,
+        "bm25": lexicon.bm25(strings),
+        "lsa": lsa_judge(strings, test.texts, train.texts),
+    }
+    held_out = set_exam(test.table, test.embeddings, seed=seed)
+    scores = score_labels(labels, judges, held_out, test.table, lexicon, n_bootstrap=200)
+    density = pd.Series(np.diff(train.table.tocsc().indptr) / train.table.shape[0])[labels.index]
+    spelled = spelling_features(exam.features, exam.active[:, :20], exam.near, pool)
+    formats = format_features(exam, surface_statistics(train.texts))
+    frame = labels.join(scores).join(kinds(scores, density, formats, spelled)).assign(density=density)
+    frame["top_rows"] = top_rows(train.table)
+
+    half = np.random.default_rng(seed).random(len(frame)) < 0.5
+    known, is_good = frame.auroc.notna().to_numpy(), (frame.auroc >= good).to_numpy()
+    threshold = abstention_threshold(frame.train_auroc[half & known].to_numpy(), is_good[half & known], share)
+    frame["shown"] = (frame.train_auroc >= threshold).to_numpy()
+    frame["half"] = np.where(half, "calibration", "check")
+    check = ~half & known
+    shown = frame.shown[check]
+    frame.attrs = {
+        "threshold": threshold,
+        "share_shown": float(shown.mean()) if check.any() else float("nan"),
+        "share_good": float(is_good[check][shown].mean()) if shown.any() else float("nan"),
+    }
+    return frame
+
+
+def as_shown(names: pd.DataFrame) -> pd.Series:
+    """The label as a reader is to see it: "unnamed" where its score is too low, the note for spelling and format."""
+    label = names.label.where(names.shown.astype(bool), "unnamed")
+    return label.mask(names.note.fillna("") != "", names.kind + ": " + names.note.fillna(""))

@@ -1,5 +1,7 @@
 """Numerics of the four SAEs against independent formulas, finite differences and planted dictionaries."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -16,7 +18,7 @@ from saelib.saes import (
     batch_topk,
     load_sae,
 )
-from saelib.training import TrainConfig, make_sae, suggest_size, train
+from saelib.training import TrainConfig, make_sae, suggest_size, train, train_many
 
 ALL = ["vanilla", "topk", "batchtopk", "jumprelu"]
 
@@ -198,3 +200,36 @@ def test_bad_input_is_named():
 
 def test_suggest_size_follows_the_published_points():
     assert [suggest_size(n) for n in (1_000, 10_000, 100_000)] == [(64, 4), (256, 8), (1024, 8)]
+
+
+def test_a_sweep_gives_each_member_what_it_gets_alone():
+    x, _ = planted(3000)
+    config = TrainConfig(steps=80, batch_size=256, eval_every=40, dead_after=500)
+
+    def sweep():
+        return [make_sae(name, 32, d, 4, seed=i) for i, (name, d) in enumerate([*((n, 64) for n in ALL), ("topk", 96)])]
+
+    configs = [replace(config, target_l0=4), *[replace(config, target_l0=4)] * 3, replace(config, target_l0=4, lr=1e-3)]
+    together = train_many(sweep(), x, configs, progress=False)
+    for sae, c, result in zip(sweep(), configs, together, strict=True):
+        alone = train(sae, x, c, progress=False)
+        assert abs(alone.final.fvu - result.final.fvu) < 0.01 and abs(alone.final.l0 - result.final.l0) < 0.3
+        assert result.history.step.tolist() == [40, 80]
+
+
+def test_the_first_step_of_a_sweep_is_that_of_one():
+    x, _ = planted(1000)
+    config = TrainConfig(steps=1, batch_size=256, eval_every=1)
+    both = train_many([make_sae("topk", 32, 64, 4), make_sae("vanilla", 32, 48, 4)], x, config, progress=False)
+    for result, alone in zip(both, (make_sae("topk", 32, 64, 4), make_sae("vanilla", 32, 48, 4)), strict=True):
+        train(alone, x, config, progress=False)
+        for key, value in alone.state_dict().items():
+            torch.testing.assert_close(result.sae.state_dict()[key].float(), value.float(), atol=1e-5, rtol=1e-4)
+
+
+def test_sweep_bad_input():
+    x, _ = planted(500)
+    with pytest.raises(ValueError, match="one batch_size"):
+        train_many([make_sae("topk", 32, 64, 4)] * 2, x, [TrainConfig(batch_size=64), TrainConfig(batch_size=32)])
+    with pytest.raises(ValueError, match="at least one SAE"):
+        train_many([], x)

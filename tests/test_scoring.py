@@ -140,11 +140,13 @@ def test_spelling_and_format_features_are_found(words):
     active[60:100, 1] = 1
     table = sparse.csr_matrix(active)
     exam = set_exam(table, x, n_random=100)
-    found = trust.spelling_features(exam.features, exam.active[:, :20], exam.near, candidate_pool(texts, vectors), sizes=(3,))
+    found = trust.spelling_features(
+        exam.features, exam.active[:, :20], exam.near, candidate_pool(texts, vectors), sizes=(3,), max_corpus=0.3
+    )
     assert found.to_dict() == {0: 'words with "met-"'}
     formats = trust.format_features(exam, trust.surface_statistics(texts))
     assert formats.format[0] in ("digits", "long") and formats.format_auroc[0] > 0.95
-    scores = pd.DataFrame({"auroc": [0.9, 0.6], "auroc_near": [0.5, 0.9], "auroc_bm25": [0.5, 0.8]})
+    scores = pd.DataFrame({"auroc": [0.9, 0.6], "auroc_near": [0.5, 0.9], "auroc_bm25": [0.5, 0.8], "near_bm25": [0.5, 0.95]})
     kinds = trust.kinds(scores, pd.Series([0.02, 0.02]), formats, pd.Series(dtype=object))
     assert kinds.kind.tolist() == ["format", "words"]
     assert trust.kinds(scores, pd.Series([0.5, 0.02]), formats, found).kind.tolist() == ["dense", "words"]

@@ -1,0 +1,147 @@
+"""How good are the names? All labellers, judges and baselines over three SAE seeds; abstention, stability, concepts.
+
+Run: python tests/benchmarks/labels.py [corpus.parquet]     (texts in `text`, concepts in `label` or `domain`)
+Without an argument: the wiki-vital sentences. Prints the tables and writes data/results/labels-NAME.json.
+"""
+
+import json
+import platform
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from saelib import labellers, trust  # noqa: E402
+from saelib.activations import read_texts  # noqa: E402
+from saelib.corpora import load_corpus  # noqa: E402
+from saelib.encoder import load_encoder  # noqa: E402
+from saelib.interpret import KeyBERTInterpreter, Vectors  # noqa: E402
+from saelib.scoring import Lexicon, auroc, lsa_judge, score_labels, set_exam  # noqa: E402
+from saelib.store import EmbeddingStore  # noqa: E402
+from saelib.training import TrainConfig, make_sae, suggest_size, train  # noqa: E402
+
+COLUMNS = ["auroc", "median", "p10", "auroc_near", "auroc_bm25", "near_bm25", "auroc_lsa", "near_lsa", "spearman", "f1", "npmi"]
+
+
+def open_store(argument: str | None, encoder) -> tuple[str, EmbeddingStore]:
+    """The store of a corpus, extracted when it is not there."""
+    data = Path(__file__).resolve().parents[2] / "data" / "stores"
+    if argument is None:
+        return "wiki-vital", EmbeddingStore.extract(data / "all", load_corpus(), encoder)
+    column = "label" if "label" in pq.read_schema(argument).names else "domain"
+    name = Path(argument).stem
+    return name, EmbeddingStore.extract(data / name, load_corpus(argument, domain_column=column), encoder)
+
+
+def baselines(labels: pd.DataFrame, sae) -> dict[str, pd.DataFrame]:
+    """The labels of other features: at random, and of the nearest by decoder row."""
+    W = sae.W_dec[labels.index.tolist()].detach()
+    nearest = (W @ W.T).fill_diagonal_(-1).argmax(1).numpy()
+    orders = {"shuffled labels": np.random.default_rng(0).permutation(len(labels)), "nearest feature's label": nearest}
+    return {name: labels[["label", "terms"]].iloc[order].set_index(labels.index) for name, order in orders.items()}
+
+
+def main() -> None:
+    """Three seeds; tables; JSON."""
+    encoder = load_encoder()
+    name, store = open_store(sys.argv[1] if len(sys.argv) > 1 else None, encoder)
+    rows, test_rows = store.split()
+    d_sae, k = suggest_size(len(rows), store.d_in)
+    print(f"{store}\nd_sae {d_sae}, k {k}, {len(rows):,} training and {len(test_rows):,} held-out texts, three seeds")
+    vectors, tables, shown, seconds, named, saes = Vectors(encoder.encode), [], [], [], [], []
+    for seed in range(3):
+        held_out = torch.from_numpy(store.embeddings(test_rows))
+        config = TrainConfig(steps=800, target_l0=k, seed=seed)
+        sae = train(make_sae("topk", store.d_in, d_sae, k, seed), store, config, held_out=held_out, rows=rows, progress=False).sae
+        a, b = read_texts(sae, store, rows), read_texts(sae, store, test_rows)
+        began = time.perf_counter()
+        reference = KeyBERTInterpreter(vectors).label(a.table, a.texts, a.embeddings)
+        reference_s, began = time.perf_counter() - began, time.perf_counter()
+        names = trust.name_features(sae, a, b, vectors)
+        seconds.append({"reference": reference_s, "name_features": time.perf_counter() - began})
+        pool, exam = labellers.candidate_pool(a.texts, vectors), set_exam(a.table, a.embeddings, n_random=200, n_near=100)
+        sets = {"reference (KeyBERT)": reference}
+        found = labellers.sources(sae, exam, a.embeddings, pool)
+        sets |= {s: labellers.simple_labels(m, pool, exam.features) for s, m in found.items()}
+        sets |= {"combined": names} | baselines(names, sae)
+        lexicon, held = Lexicon(b.texts), set_exam(b.table, b.embeddings)
+        for label_set, labels in sets.items():
+            labels = labels[labels.label != ""]
+            strings = list(labels.label)
+            judges = {"encoder": vectors(strings) @ b.embeddings.T, "bm25": lexicon.bm25(strings)}
+            scores = score_labels(labels, judges | {"lsa": lsa_judge(strings, b.texts, a.texts)}, held, b.table, lexicon)
+            line = scores.mean(numeric_only=True)
+            line["median"], line["p10"] = scores.auroc.median(), scores.auroc.quantile(0.1)
+            tables.append(line.rename(label_set))
+        mean = labellers.membership(exam.active[:, :10], len(a.texts)) @ a.embeddings
+        centre = pd.DataFrame(mean / np.linalg.norm(mean, axis=1, keepdims=True), index=exam.features).reindex(
+            held.features, fill_value=0
+        )
+        judge = (centre.to_numpy(np.float32) @ b.embeddings.T).astype(np.float32)
+        far, near = (auroc(judge, held, r).auroc for r in (held.random, held.near))
+        line = pd.Series({"auroc": far.mean(), "median": far.median(), "p10": far.quantile(0.1), "auroc_near": near.mean()})
+        tables.append(line.rename("ceiling: mean of the top 10 texts"))
+        kept = names.kind.value_counts(normalize=True).add_prefix("kind ").to_dict()
+        shown.append(names.attrs | kept | {"good without abstaining": (names.auroc >= 0.9).mean()})
+        named.append(names)
+        saes.append(sae)
+        print(f"seed {seed}: reference {reference_s:.0f} s, name_features {seconds[-1]['name_features']:.0f} s", flush=True)
+
+    table = pd.DataFrame(tables)
+    order = table.index.unique()
+    table = table.groupby(level=0).mean().loc[order, COLUMNS]
+    print("\nLabellers, mean over live features and seeds (held-out texts)\n" + table.round(3).to_string())
+    abstain = pd.DataFrame(shown).mean()
+    print(
+        "\nAbstention and kinds, mean of three seeds (share_shown, share_good: on the check half)\n"
+        + abstain.round(3).to_string()
+    )
+
+    v = [vectors(list(n.label)) for n in named]
+    stable = pd.concat([trust.stability(saes[0], named[0], v[0], saes[i], named[i], v[i]) for i in (1, 2)])
+    close = stable[stable.cosine >= 0.7]
+    stability = {"all": stable, "decoder cosine ≥ 0.7": close}
+    stability = pd.DataFrame(
+        {n: f[["cosine", "label_cosine", "shared", "chance"]].astype(float).mean() for n, f in stability.items()}
+    ).T
+    stability["n"] = [len(stable), len(close)]
+    print("\nStability over seeds\n" + stability.round(3).to_string())
+
+    a, b = read_texts(saes[0], store, rows), read_texts(saes[0], store, test_rows)
+    known = {"domain": ("domain", 10)} | ({"title": ("title", 8)} if "title" in store.frame else {})
+    concepts = {}
+    for concept, (column, least) in known.items():
+        values = store.frame[column].to_numpy()
+        found = trust.concept_recovery(a.table, values[rows], b.table, values[test_rows], least)
+        said = found.join(trust.says_concept(found, named[0], vectors, Lexicon(a.texts + [str(c) for c in found.index])))
+        line = {"concepts": len(found), "f1": found.f1.mean(), "auroc": found.auroc.mean(), "label says it": said.says.mean()}
+        concepts[concept] = line | {"median rank of the name": said["rank"].median(), "chance rank": (len(said) + 1) / 2}
+        print(
+            f"\nKnown concepts ({concept}), the best five and the worst\n"
+            + said.sort_values("f1").iloc[[-1, -2, -3, -4, -5, 0]].round(3).to_string()
+        )
+    print("\nKnown concepts\n" + pd.DataFrame(concepts).T.round(3).to_string())
+
+    result = {
+        "corpus": name,
+        "d_sae": d_sae,
+        "k": k,
+        "seeds": [0, 1, 2],
+        "machine": platform.machine(),
+        "torch": torch.__version__,
+    }
+    result |= {"labellers": table.T.to_dict(), "abstention": abstain.to_dict(), "stability": stability.T.to_dict()}
+    result |= {"concepts": concepts, "seconds": seconds}
+    out = Path(__file__).resolve().parents[2] / "data" / "results"
+    out.mkdir(parents=True, exist_ok=True)
+    (out / f"labels-{name}.json").write_text(json.dumps(result, indent=1, default=float))
+    named[0].drop(columns="top_rows").to_parquet(out / f"names-{name}.parquet")
+
+
+if __name__ == "__main__":
+    main()
