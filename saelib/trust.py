@@ -257,3 +257,44 @@ def as_shown(names: pd.DataFrame) -> pd.Series:
     """The label as a reader is to see it: "unnamed" where its score is too low, the note for spelling and format."""
     label = names.label.where(names.shown.astype(bool), "unnamed")
     return label.mask(names.note.fillna("") != "", names.kind + ": " + names.note.fillna(""))
+
+
+def judge_all(
+    label_sets: dict[str, pd.DataFrame], sae: SAE, train: Texts, test: Texts, vectors: Vectors, seed: int = 0
+) -> dict[str, pd.DataFrame]:
+    """Several labellers side by side on the same held-out texts, with the scale to read them by.
+
+    Args:
+        label_sets: name → labels (index feature, `label`, `terms`); the last one is also dealt out wrongly.
+
+    Returns:
+        name → `score_labels`, with the encoder, BM25 and LSA as judges; then "nearest feature's label" and "shuffled
+        labels" of the last set, and "mean of the top texts" (the encoder alone; no words: the ceiling).
+    """
+    last = list(label_sets.values())[-1]
+    W = sae.W_dec[last.index.tolist()].detach()
+    order = {"nearest feature's label": (W @ W.T).fill_diagonal_(-1).argmax(1).cpu().numpy()}
+    order["shuffled labels"] = np.random.default_rng(seed).permutation(len(last))
+    wrong = {name: last[["label", "terms"]].iloc[o].set_index(last.index) for name, o in order.items()}
+    lexicon, exam, out = Lexicon(test.texts), set_exam(test.table, test.embeddings, seed=seed), {}
+    for name, labels in (label_sets | wrong).items():
+        labels = labels[labels.label != ""]
+        strings = list(labels.label)
+        judges = {"encoder": vectors(strings) @ test.embeddings.T, "bm25": lexicon.bm25(strings)}
+        judges["lsa"] = lsa_judge(strings, test.texts, train.texts)
+        out[name] = score_labels(labels, judges, exam, test.table, lexicon)
+    rows, _ = top_texts(train.table, 10)
+    centre = normalize(membership(rows[last.index], len(train.texts)) @ train.embeddings)
+    judge = {"encoder": (centre @ test.embeddings.T).astype(np.float32)}
+    out["mean of the top texts"] = score_labels(last[["label", "terms"]], judge, exam, test.table)
+    return out
+
+
+def summary(scores: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """One line per labeller: means over features, and the median and 10th percentile of `auroc`."""
+    columns = ["auroc_near", "auroc_bm25", "near_bm25", "auroc_lsa", "near_lsa", "spearman", "f1", "npmi"]
+    lines = {}
+    for name, frame in scores.items():
+        first = {"auroc": frame.auroc.mean(), "median": frame.auroc.median(), "p10": frame.auroc.quantile(0.1)}
+        lines[name] = first | {c: frame[c].mean() for c in columns if c in frame}
+    return pd.DataFrame(lines).T

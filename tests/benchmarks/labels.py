@@ -10,7 +10,6 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import torch
@@ -21,11 +20,9 @@ from saelib.activations import read_texts  # noqa: E402
 from saelib.corpora import load_corpus  # noqa: E402
 from saelib.encoder import load_encoder  # noqa: E402
 from saelib.interpret import KeyBERTInterpreter, Vectors  # noqa: E402
-from saelib.scoring import Lexicon, auroc, lsa_judge, score_labels, set_exam  # noqa: E402
+from saelib.scoring import Lexicon, set_exam  # noqa: E402
 from saelib.store import EmbeddingStore  # noqa: E402
 from saelib.training import TrainConfig, make_sae, suggest_size, train  # noqa: E402
-
-COLUMNS = ["auroc", "median", "p10", "auroc_near", "auroc_bm25", "near_bm25", "auroc_lsa", "near_lsa", "spearman", "f1", "npmi"]
 
 
 def open_store(argument: str | None, encoder) -> tuple[str, EmbeddingStore]:
@@ -36,14 +33,6 @@ def open_store(argument: str | None, encoder) -> tuple[str, EmbeddingStore]:
     column = "label" if "label" in pq.read_schema(argument).names else "domain"
     name = Path(argument).stem
     return name, EmbeddingStore.extract(data / name, load_corpus(argument, domain_column=column), encoder)
-
-
-def baselines(labels: pd.DataFrame, sae) -> dict[str, pd.DataFrame]:
-    """The labels of other features: at random, and of the nearest by decoder row."""
-    W = sae.W_dec[labels.index.tolist()].detach()
-    nearest = (W @ W.T).fill_diagonal_(-1).argmax(1).numpy()
-    orders = {"shuffled labels": np.random.default_rng(0).permutation(len(labels)), "nearest feature's label": nearest}
-    return {name: labels[["label", "terms"]].iloc[order].set_index(labels.index) for name, order in orders.items()}
 
 
 def main() -> None:
@@ -68,33 +57,15 @@ def main() -> None:
         sets = {"reference (KeyBERT)": reference}
         found = labellers.sources(sae, exam, a.embeddings, pool)
         sets |= {s: labellers.simple_labels(m, pool, exam.features) for s, m in found.items()}
-        sets |= {"combined": names} | baselines(names, sae)
-        lexicon, held = Lexicon(b.texts), set_exam(b.table, b.embeddings)
-        for label_set, labels in sets.items():
-            labels = labels[labels.label != ""]
-            strings = list(labels.label)
-            judges = {"encoder": vectors(strings) @ b.embeddings.T, "bm25": lexicon.bm25(strings)}
-            scores = score_labels(labels, judges | {"lsa": lsa_judge(strings, b.texts, a.texts)}, held, b.table, lexicon)
-            line = scores.mean(numeric_only=True)
-            line["median"], line["p10"] = scores.auroc.median(), scores.auroc.quantile(0.1)
-            tables.append(line.rename(label_set))
-        mean = labellers.membership(exam.active[:, :10], len(a.texts)) @ a.embeddings
-        centre = pd.DataFrame(mean / np.linalg.norm(mean, axis=1, keepdims=True), index=exam.features).reindex(
-            held.features, fill_value=0
-        )
-        judge = (centre.to_numpy(np.float32) @ b.embeddings.T).astype(np.float32)
-        far, near = (auroc(judge, held, r).auroc for r in (held.random, held.near))
-        line = pd.Series({"auroc": far.mean(), "median": far.median(), "p10": far.quantile(0.1), "auroc_near": near.mean()})
-        tables.append(line.rename("ceiling: mean of the top 10 texts"))
+        sets["combined"] = names
+        tables.append(trust.summary(trust.judge_all(sets, sae, a, b, vectors)))
         kept = names.kind.value_counts(normalize=True).add_prefix("kind ").to_dict()
         shown.append(names.attrs | kept | {"good without abstaining": (names.auroc >= 0.9).mean()})
         named.append(names)
         saes.append(sae)
         print(f"seed {seed}: reference {reference_s:.0f} s, name_features {seconds[-1]['name_features']:.0f} s", flush=True)
 
-    table = pd.DataFrame(tables)
-    order = table.index.unique()
-    table = table.groupby(level=0).mean().loc[order, COLUMNS]
+    table = sum(tables) / len(tables)
     print("\nLabellers, mean over live features and seeds (held-out texts)\n" + table.round(3).to_string())
     abstain = pd.DataFrame(shown).mean()
     print(
