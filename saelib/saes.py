@@ -214,6 +214,10 @@ class SAE(nn.Module):
         """Does a training step on this device take gradients from the selected entries only?"""
         return False
 
+    def training_pre_acts(self, z: Tensor) -> Tensor:
+        """z W_enc + b_enc of a training step, (B, F); `TopKSAE` may give them in bfloat16, to be screened."""
+        return torch.addmm(self.b_enc, z, self.W_enc)
+
     def loss(
         self, x: Tensor, coefficient: float, dead: Tensor | None = None, k_aux: int = 192, aux_coef: float = 1 / 32,
         pre: Tensor | None = None,
@@ -225,7 +229,7 @@ class SAE(nn.Module):
         z = self.normalize(x)
         if pre is None:
             with torch.set_grad_enabled(not self.is_sparse_step(z.device)):
-                pre = z @ self.W_enc + self.b_enc
+                pre = self.training_pre_acts(z)
         z_hat, penalty, l0, active = self._reconstruct(z, pre)
         recon = (z - z_hat).square().sum(1).mean() / self.d_in
         aux = self.aux_loss(z, z_hat, dead, k_aux)
@@ -291,6 +295,7 @@ class TopKSAE(SAE):
         if not isinstance(k, int) or not 1 <= k <= d_sae:
             raise ValueError(f"k must be a whole number in 1..d_sae ({d_sae}), not {k!r}")
         self.k = k
+        self.screen = bool(getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)())  # or the product is slower
 
     def config(self) -> dict:
         return super().config() | {"k": self.k}
@@ -302,10 +307,28 @@ class TopKSAE(SAE):
     def is_sparse_step(self, device: torch.device) -> bool:
         return device.type == "cpu"  # dense products are nearly free on a GPU
 
+    def training_pre_acts(self, z: Tensor) -> Tensor:
+        if self.screen and self.d_sae >= 2048 and z.dtype == torch.float32 and self.is_sparse_step(z.device):
+            return torch.addmm(self.b_enc.bfloat16(), z.bfloat16(), self.W_enc.bfloat16())
+        return super().training_pre_acts(z)
+
+    @torch.no_grad()
+    def _screened_topk(self, z: Tensor, pre: Tensor) -> tuple[Tensor, Tensor]:
+        """The k largest of each row: 1.25 k candidates by bfloat16, their exact float32 values, the best k of those."""
+        m = min(self.k + max(self.k // 4, 4), self.d_sae)
+        idx = pre.topk(m, dim=1, sorted=False).indices
+        offsets = torch.arange(len(z), device=z.device) * m
+        with torch.enable_grad():  # as in SparseDecode: the gradient to the weights is z · W_enc[:, idx], nothing gathered
+            ones = torch.ones(idx.numel(), device=z.device, requires_grad=True)
+            out = nnf.embedding_bag(idx.flatten(), self.W_enc.detach().t(), offsets, mode="sum", per_sample_weights=ones)
+            (dots,) = torch.autograd.grad(out, ones, z)
+        values, place = (dots.view_as(idx) + self.b_enc[idx]).topk(self.k, dim=1, sorted=False)
+        return values, idx.gather(1, place)
+
     def _reconstruct(self, z: Tensor, pre: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         if not self.is_sparse_step(z.device):
             return self._dense_reconstruct(z, self.activate(pre), z.new_zeros(()))
-        values, idx = pre.detach().topk(self.k, dim=1, sorted=False)
+        values, idx = self._screened_topk(z, pre) if pre.dtype == torch.bfloat16 else pre.topk(self.k, dim=1, sorted=False)
         rows = torch.arange(len(z), device=z.device).repeat_interleave(self.k)
         return self._sparse_reconstruct(z, values.flatten(), rows, idx.flatten())
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from saelib.metrics import evaluate, mean_max_cosine
+from saelib.metrics import evaluate, mean_max_cosine, neighbour_recall, probe_accuracy
 from saelib.saes import (
     BatchTopKSAE,
     JumpReLUFunction,
@@ -198,8 +198,19 @@ def test_bad_input_is_named():
         train(BatchTopKSAE(8, 16, 2), x, TrainConfig(batch_size=32), progress=False)
 
 
-def test_suggest_size_follows_the_published_points():
-    assert [suggest_size(n) for n in (1_000, 10_000, 100_000)] == [(64, 4), (256, 8), (1024, 8)]
+def test_suggest_size_follows_the_measured_points():
+    assert [suggest_size(n) for n in (1_000, 10_000, 27_000, 100_000)] == [(64, 4), (256, 4), (512, 8), (1024, 8)]
+    assert suggest_size(10**9, d_in=16)[0] == 128  # never more than 8 d_in
+
+
+def test_screened_selection_is_the_exact_one():
+    sae, z = TopKSAE(64, 4096, 32), gaussian(256, 64)
+    exact = (z @ sae.W_enc + sae.b_enc).topk(32, dim=1)
+    with torch.no_grad():
+        values, idx = sae._screened_topk(z, torch.addmm(sae.b_enc.bfloat16(), z.bfloat16(), sae.W_enc.bfloat16()))
+    same = [len(set(a.tolist()) & set(b.tolist())) / 32 for a, b in zip(exact.indices, idx, strict=True)]
+    assert np.mean(same) > 0.999
+    torch.testing.assert_close(values.sort(1).values, exact.values.sort(1).values, atol=2e-3, rtol=1e-3)
 
 
 def test_a_sweep_gives_each_member_what_it_gets_alone():
@@ -233,3 +244,26 @@ def test_sweep_bad_input():
         train_many([make_sae("topk", 32, 64, 4)] * 2, x, [TrainConfig(batch_size=64), TrainConfig(batch_size=32)])
     with pytest.raises(ValueError, match="at least one SAE"):
         train_many([], x)
+
+
+def test_neighbour_recall_by_brute_force():
+    x, noisy = gaussian(60), gaussian(60) + 0.5 * gaussian(60, seed=1)
+    hits = 0
+    for i in range(60):
+        a, b = (
+            [j for j in torch.cosine_similarity(v, v[i][None]).argsort(descending=True).tolist() if j != i][:5]
+            for v in (x, noisy)
+        )
+        hits += len(set(a) & set(b))
+    assert abs(neighbour_recall(x, noisy, 5) - hits / 300) < 1e-6
+    assert neighbour_recall(x, 3 * x, 5) == 1
+    with pytest.raises(ValueError, match="lower k"):
+        neighbour_recall(x[:5], x[:5], 5)
+
+
+def test_probe_reads_what_is_there_and_nothing_else():
+    rng = np.random.default_rng(0)
+    y = np.array(["a", "b", "c"])[rng.integers(0, 3, 600)]
+    x = (y[:, None] == np.array(["a", "b", "c"])) + 0.1 * rng.normal(size=(600, 3))
+    assert probe_accuracy(x[:400], y[:400], x[400:], y[400:]) > 0.98
+    assert probe_accuracy(rng.normal(size=(400, 3)), y[:400], rng.normal(size=(200, 3)), y[400:]) < 0.5

@@ -1,0 +1,285 @@
+"""What the browser knows, computed once: neighbours, examples, explanations of a text, differences of domains.
+
+Numbers only; `views.py` turns them into HTML, `browser.py` into widgets.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy import sparse
+from scipy.stats import false_discovery_control, norm
+
+from saelib.activations import feature_stats, top_texts
+from saelib.encoder import Encoder
+from saelib.saes import SAE
+
+
+@dataclass
+class View:
+    """Everything the browser needs, computed once.
+
+    Attributes:
+        sae, texts, domains, embeddings (n, d_in). table: activations, CSC (n, d_sae). names: what `name_features`
+        returned, or any frame with an index of features and a column `label`. stats: `feature_stats`.
+        rows, acts: top texts (d_sae, 20). near, near_cosine; together, together_count: ten neighbours of each feature, by decoder
+        row and by co-activation.
+        xy: map of the features (d_sae, 2). encoder: None where no text can be embedded.
+    """
+
+    sae: SAE
+    texts: list[str]
+    domains: np.ndarray
+    embeddings: np.ndarray
+    table: sparse.csc_matrix
+    names: pd.DataFrame
+    stats: pd.DataFrame
+    rows: np.ndarray
+    acts: np.ndarray
+    near: np.ndarray
+    near_cosine: np.ndarray
+    together: np.ndarray
+    together_count: np.ndarray
+    xy: np.ndarray
+    encoder: Encoder | None = None
+    by_text: sparse.csr_matrix | None = None
+    cache: dict = field(default_factory=dict)
+
+    def label(self, feature: int) -> str:
+        """The label as it may be shown: "unnamed" where its score did not pass, "dead" where nothing activates."""
+        if self.stats.n_texts[feature] == 0:
+            return "(dead)"
+        if feature not in self.names.index:
+            return "(no label)"
+        row = self.names.loc[feature]
+        if "shown" in row and not bool(row["shown"]):
+            return "unnamed"
+        return str(row["label"]) or "unnamed"
+
+    def score(self, feature: int, column: str = "auroc") -> float:
+        """A number from the results, NaN where it is absent."""
+        if column not in self.names or feature not in self.names.index:
+            return float("nan")
+        return float(self.names.at[feature, column])
+
+    @property
+    def labels(self) -> list[str]:
+        """Of every feature."""
+        if "labels" not in self.cache:
+            self.cache["labels"] = [self.label(f) for f in range(self.sae.d_sae)]
+        return self.cache["labels"]
+
+
+def make_view(
+    sae: SAE, texts: list[str], domains: np.ndarray, embeddings: np.ndarray, table: sparse.csr_matrix, names: pd.DataFrame,
+    encoder: Encoder | None = None, folder: Path | None = None,
+) -> View:  # fmt: skip
+    """Compute what the browser reads; the slow part (the map) is kept in `folder` when given.
+
+    Raises:
+        ValueError: table, texts, embeddings or SAE do not belong together.
+    """
+    if not table.shape == (len(texts), sae.d_sae) or len(embeddings) != len(texts):
+        raise ValueError(
+            f"the table is {table.shape}, for {len(texts)} texts, {len(embeddings)} embeddings and d_sae {sae.d_sae}"
+        )
+    rows, acts = top_texts(table, 20)
+    W = sae.W_dec.detach().cpu()
+    n_near = min(10, sae.d_sae - 1)
+    near, near_cosine = [], []
+    for start, part in zip(range(0, len(W), 2048), W.split(2048), strict=True):
+        cosine = part @ W.T
+        cosine[torch.arange(len(part)), torch.arange(start, start + len(part))] = -2
+        best = cosine.topk(n_near, dim=1)
+        near.append(best.indices.numpy())
+        near_cosine.append(best.values.numpy())
+    on = (table > 0).astype(np.float32)
+    both = (on.T @ on).tolil()
+    both.setdiag(0)
+    both = both.tocsr()
+    together, count = np.full((sae.d_sae, n_near), -1), np.zeros((sae.d_sae, n_near), dtype=int)
+    feature = np.repeat(np.arange(sae.d_sae), np.diff(both.indptr))
+    order = np.lexsort((both.indices, -both.data, feature))
+    rank = np.arange(len(order)) - np.repeat(both.indptr[:-1], np.diff(both.indptr))
+    keep = (rank < n_near) & (both.data[order] > 0)
+    together[feature[keep], rank[keep]], count[feature[keep], rank[keep]] = both.indices[order[keep]], both.data[order[keep]]
+    return View(
+        sae, texts, np.asarray(domains), embeddings, table.tocsc(), names, feature_stats(table, domains), rows, acts,
+        np.concatenate(near), np.concatenate(near_cosine), together, count, feature_map(sae, folder), encoder, table.tocsr(),
+    )  # fmt: skip
+
+
+def feature_map(sae: SAE, folder: Path | None = None) -> np.ndarray:
+    """Two dimensions of the decoder rows (d_sae, 2): UMAP where it is installed, else two principal components."""
+    W = sae.W_dec.detach().cpu().numpy()
+    file = Path(folder) / "map.npy" if folder else None
+    if file and file.exists():
+        xy = np.load(file, allow_pickle=False)
+        if xy.shape == (len(W), 2):
+            return xy
+    try:
+        from umap import UMAP
+
+        xy = UMAP(n_neighbors=min(15, len(W) - 1), min_dist=0.15, metric="cosine", random_state=0, n_jobs=1).fit_transform(W)
+    except ImportError:
+        centred = W - W.mean(0)
+        xy = centred @ np.linalg.svd(centred, full_matrices=False)[2][:2].T
+    if file:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        np.save(file, xy.astype(np.float32), allow_pickle=False)
+    return xy.astype(np.float32)
+
+
+def check_feature(view: View, feature: object) -> int:
+    """The number of a feature, or a ValueError that names the valid range."""
+    try:
+        number = int(feature)
+    except (TypeError, ValueError):
+        raise ValueError(f"{str(feature)[:40]!r} is not a feature: give a number from 0 to {view.sae.d_sae - 1}") from None
+    if not 0 <= number < view.sae.d_sae:
+        raise ValueError(f"there is no feature {number}: give a number from 0 to {view.sae.d_sae - 1}")
+    return number
+
+
+def find(view: View, query: str = "", by_meaning: bool = False, sort: str = "label score", hide_dead: bool = True) -> np.ndarray:
+    """Features that match a query (a keyword in the label, or its meaning), in the order asked for."""
+    features = np.arange(view.sae.d_sae)
+    if hide_dead:
+        features = features[view.stats.n_texts.to_numpy() > 0]
+    query = query.strip()
+    if query and by_meaning:
+        if view.encoder is None:
+            raise ValueError("searching by meaning needs the encoder: pass encoder=… to browse")
+        if "label vectors" not in view.cache:
+            view.cache["label vectors"] = view.encoder.encode([text or "?" for text in view.labels])
+        cosine = view.cache["label vectors"][features] @ view.encoder.encode([query])[0]
+        return features[np.argsort(-cosine, kind="stable")]
+    if query:
+        features = np.array([f for f in features if query.lower() in view.labels[f].lower()], dtype=int)
+    columns = {"density": view.stats.density, "max": view.stats["max"]}
+    key = (
+        columns[sort].to_numpy()[features]
+        if sort in columns
+        else np.nan_to_num(view.names.get("auroc", pd.Series(dtype=float)).reindex(features).to_numpy(float), nan=-1)
+    )
+    return features if sort == "id" else features[np.argsort(-key, kind="stable")]
+
+
+def example_rows(view: View, feature: int, seed: int = 0) -> pd.DataFrame:
+    """Texts to show (`row`, `act`, `band`): the ten strongest, five from each quarter of the rest, five near misses."""
+    column = view.table[:, feature]
+    order = column.indices[np.argsort(-column.data, kind="stable")]
+    rng, parts = np.random.default_rng(seed + feature), [(r, "strongest") for r in order[:10]]
+    for name, part in zip(
+        ("upper quarter", "second quarter", "third quarter", "lowest quarter"), np.array_split(order[10:], 4), strict=True
+    ):
+        parts += [
+            (r, name) for r in sorted(rng.choice(part, min(5, len(part)), replace=False), key=lambda r, o=order: list(o).index(r))
+        ]
+    if len(order):
+        centre = view.embeddings[order[:10]].mean(0)
+        score = view.embeddings @ centre
+        score[order] = -2
+        parts += [(r, "near miss: similar, not active") for r in np.argsort(-score)[:5] if score[r] > -2]
+    frame = pd.DataFrame(parts, columns=["row", "band"])
+    frame["act"] = [float(view.by_text[r, feature]) for r in frame.row] if len(frame) else []
+    return frame
+
+
+def word_effects(view: View, text: str, feature: int, limit: int = 60) -> list[tuple[str, float]]:
+    """Leave one word out: (word, fall of the activation without it), for the first `limit` words; cached."""
+    if view.encoder is None:
+        raise ValueError("word effects need the encoder: pass encoder=… to browse")
+    key = ("effect", text, feature)
+    if key not in view.cache:
+        words = text.split()[:limit]
+        without = [" ".join(words[:i] + words[i + 1 :]) or "." for i in range(len(words))]
+        acts = activations(view, [" ".join(words), *without])[:, feature]
+        view.cache[key] = [(w, float(acts[0] - a)) for w, a in zip(words, acts[1:], strict=True)]
+    return view.cache[key]
+
+
+@torch.no_grad()
+def activations(view: View, texts: list[str]) -> np.ndarray:
+    """Feature activations of new texts (n, d_sae)."""
+    if view.encoder is None:
+        raise ValueError("the encoder is not loaded: pass encoder=… to browse")
+    x = torch.from_numpy(view.encoder.encode(texts)).to(view.sae.mean.device)
+    return view.sae.encode(x).cpu().numpy()
+
+
+@torch.no_grad()
+def explain(view: View, x: np.ndarray) -> pd.DataFrame:
+    """One embedding (d_in,) as a sum: index feature, `act`, and `share` of ‖x − mean‖² that each part explains.
+
+    share_i = f_i W_dec,i · (x − mean) / (scale ‖x − mean‖²); "bias" and "not explained" complete the sum to exactly 1.
+    """
+    sae, v = view.sae, torch.from_numpy(np.asarray(x, np.float32)).to(view.sae.mean.device)
+    acts, centred = sae.encode(v[None])[0], v - sae.mean
+    on, norm2 = torch.nonzero(acts)[:, 0], (centred @ centred).clamp_min(1e-12)
+    share = acts[on] * (sae.W_dec[on] @ centred) / sae.scale / norm2
+    bias = float(sae.b_dec @ centred / sae.scale / norm2)
+    frame = pd.DataFrame({"act": acts[on].cpu().numpy(), "share": share.cpu().numpy()}, index=on.cpu().tolist()).sort_values(
+        "act", ascending=False
+    )
+    rest = pd.DataFrame({"act": np.nan, "share": [bias, 1 - bias - float(share.sum())]}, index=["bias", "not explained"])
+    return pd.concat([frame, rest])
+
+
+@torch.no_grad()
+def cosine_parts(view: View, x: np.ndarray, y: np.ndarray) -> pd.DataFrame:
+    """Why two unit embeddings have their cosine: contributions that add up to it exactly.
+
+    With x = base + Σ f_i d_i + e, d_i = W_dec,i / scale, base = mean + b_dec / scale:
+    x·y = Σ_i ½ (f_i d_i·y + g_i d_i·x) + ½ base·(x + y) + ½ (e_x·y + e_y·x).
+
+    Returns:
+        index feature (then "common part", "not explained"): `first`, `second` activation, `contribution`.
+    """
+    sae = view.sae
+    v = torch.from_numpy(np.stack([x, y]).astype(np.float32)).to(sae.mean.device)
+    f = sae.encode(v)
+    on = torch.nonzero((f > 0).any(0))[:, 0]
+    d = sae.W_dec[on] / sae.scale
+    part = 0.5 * (f[0, on] * (d @ v[1]) + f[1, on] * (d @ v[0]))
+    common = 0.5 * float((sae.mean + sae.b_dec / sae.scale) @ (v[0] + v[1]))
+    total = float(v[0].double() @ v[1].double())
+    frame = pd.DataFrame(
+        {"first": f[0, on].cpu().numpy(), "second": f[1, on].cpu().numpy(), "contribution": part.cpu().numpy()},
+        index=on.cpu().tolist(),
+    )
+    frame = frame.sort_values("contribution", key=np.abs, ascending=False)
+    rest = [common, total - common - float(part.double().sum())]
+    return pd.concat(
+        [frame, pd.DataFrame({"first": np.nan, "second": np.nan, "contribution": rest}, index=["common part", "not explained"])]
+    )
+
+
+def domain_contrast(view: View, first: str, second: str, level: float = 0.05) -> pd.DataFrame:
+    """Features over-represented in one domain (or corpus) against another.
+
+    Returns:
+        index feature: `share_first`, `share_second`, `log_odds` (effect size, Haldane–Anscombe 0.5 correction) with its 95%
+        Wald interval `low`, `high`, and `q`: p of the Wald test after Benjamini–Hochberg over all live features.
+    """
+    masks = [view.domains == d for d in (first, second)]
+    for name, mask in zip((first, second), masks, strict=True):
+        if not mask.any():
+            raise ValueError(f"no text has the domain {name!r}; there are {', '.join(map(str, np.unique(view.domains)[:20]))}")
+    on = view.by_text > 0
+    a, b = (np.asarray(on[np.flatnonzero(m)].sum(0)).ravel().astype(float) for m in masks)
+    n, m = masks[0].sum(), masks[1].sum()
+    live = np.flatnonzero(a + b > 0)
+    a, b = a[live], b[live]
+    odds = np.log((a + 0.5) / (n - a + 0.5)) - np.log((b + 0.5) / (m - b + 0.5))
+    error = np.sqrt(1 / (a + 0.5) + 1 / (n - a + 0.5) + 1 / (b + 0.5) + 1 / (m - b + 0.5))
+    q = false_discovery_control(2 * norm.sf(np.abs(odds / error)), method="bh")
+    z = norm.isf(level / 2)
+    frame = pd.DataFrame(
+        {"share_first": a / n, "share_second": b / m, "log_odds": odds, "low": odds - z * error, "high": odds + z * error, "q": q}
+    )
+    return frame.set_index(pd.Index(live, name="feature")).sort_values("log_odds", ascending=False)
