@@ -98,15 +98,15 @@ def make_view(
         near.append(best.indices.numpy())
         near_cosine.append(best.values.numpy())
     on = (table > 0).astype(np.float32)
-    both = (on.T @ on).tolil()
-    both.setdiag(0)
-    both = both.tocsr()
+    both = (on.T @ on).tocoo()
+    pairs = both.row != both.col
+    feature, other, times = both.row[pairs], both.col[pairs], both.data[pairs]
+    order = np.lexsort((other, -times, feature))
+    start = np.searchsorted(feature[order], np.arange(sae.d_sae))
+    rank = np.arange(len(order)) - start[feature[order]]
+    order, rank = order[rank < n_near], rank[rank < n_near]
     together, count = np.full((sae.d_sae, n_near), -1), np.zeros((sae.d_sae, n_near), dtype=int)
-    feature = np.repeat(np.arange(sae.d_sae), np.diff(both.indptr))
-    order = np.lexsort((both.indices, -both.data, feature))
-    rank = np.arange(len(order)) - np.repeat(both.indptr[:-1], np.diff(both.indptr))
-    keep = (rank < n_near) & (both.data[order] > 0)
-    together[feature[keep], rank[keep]], count[feature[keep], rank[keep]] = both.indices[order[keep]], both.data[order[keep]]
+    together[feature[order], rank], count[feature[order], rank] = other[order], times[order]
     return View(
         sae, texts, np.asarray(domains), embeddings, table.tocsc(), names, feature_stats(table, domains), rows, acts,
         np.concatenate(near), np.concatenate(near_cosine), together, count, feature_map(sae, folder), encoder, table.tocsr(),

@@ -239,7 +239,7 @@ def compare_features(view: View, a: int, b: int) -> str:
     one, two = (view.table[:, f].toarray().ravel() for f in (a, b))
     both = np.flatnonzero((one > 0) & (two > 0))
     either = int(((one > 0) | (two > 0)).sum())
-    cosine = float(view.sae.W_dec[a] @ view.sae.W_dec[b])
+    cosine = float(view.sae.W_dec[a].detach() @ view.sae.W_dec[b].detach())
     some = np.flatnonzero((one > 0) | (two > 0))
     some = some[np.linspace(0, len(some) - 1, min(len(some), 500)).astype(int)] if len(some) else some
     top = [max(v.max(), 1e-9) for v in (one, two)]
