@@ -23,6 +23,13 @@ from saelib.explain import View
 SORTS = ["label score", "density", "max", "id"]
 SHOWN = 300  # rows of the list: more is slow to send and nobody scrolls them
 LIST_STYLE = "<style>.sae-browser select{font-family:ui-monospace,monospace;font-size:12px}.sae-browser .sae-error{color:#b00020;font-weight:600}</style>"
+LOOK = {
+    "template": "plotly_white",
+    "autosize": True,
+    "paper_bgcolor": "rgba(0,0,0,0)",
+    "plot_bgcolor": "rgba(0,0,0,0)",
+    "font": {"color": "#808080"},
+}
 
 
 class State(traitlets.HasTraits):
@@ -63,7 +70,7 @@ class Browser:
         names = ("previous", "next", "random")
         self.buttons = {n: w.Button(description=n, tooltip=f"{n} feature", layout=small) for n in names}
         self.error = w.HTML()
-        self.list = w.Select(rows=24, layout=w.Layout(width="100%"), description="")
+        self.list = w.Select(rows=24, layout=w.Layout(width="98%"), description="")
         self.list.tooltip = "features: label, detection score, density"
         self.count = w.HTML()
         self.number.observe(self._type_number, "value")
@@ -93,7 +100,7 @@ class Browser:
             "value",
         )
         self.note = w.Textarea(
-            placeholder="your note on this feature", layout=w.Layout(width="100%", height="60px"), description="note"
+            placeholder="your note on this feature", layout=w.Layout(width="98%", height="60px"), description="note"
         )
         self.save = w.Button(description="save note", tooltip="save the note to a JSON file next to the SAE")
         self.saved = w.HTML()
@@ -209,7 +216,7 @@ class Browser:
         view = self.view
         live = np.flatnonzero(view.stats.n_texts > 0)
         figure = go.FigureWidget(
-            layout={"height": 460, "margin": {"l": 10, "r": 10, "t": 10, "b": 10}, "template": "plotly_white", "dragmode": "pan"}
+            layout={"height": 460, "margin": {"l": 10, "r": 10, "t": 10, "b": 10}, **LOOK, "dragmode": "pan"}
         )
         self.traces = []
         groups = pd.Series(view.stats.top_domain[live] if "top_domain" in view.stats else "all", index=live)
@@ -231,6 +238,7 @@ class Browser:
             trace = figure.data[-1]
             trace.on_click(lambda trace, points, _: self._click(trace, points))
             self.traces.append(trace)
+        figure._config = figure._config | {"responsive": True}
         figure.update_xaxes(visible=False)
         figure.update_yaxes(visible=False)
         self.map = figure
@@ -279,6 +287,7 @@ class Browser:
                     setattr(self.state, "document", int(trace.customdata[points.point_inds[0]])) if points.point_inds else None
                 )
             )
+        figure._config = figure._config | {"responsive": True}
         figure.update_xaxes(visible=False)
         figure.update_yaxes(visible=False)
         self.state.observe(draw, "feature")

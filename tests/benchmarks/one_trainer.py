@@ -8,7 +8,6 @@ get inputs scaled to norm √d_in, as both ask for; warm-up is 5% and decay 30% 
 import contextlib
 import io
 import json
-import resource
 import sys
 import time
 from pathlib import Path
@@ -17,6 +16,12 @@ import numpy as np
 import torch
 
 BATCH, CLOCK = 1024, []
+
+
+def peak_mb() -> float:
+    """Most memory this process held; not `ru_maxrss`, which a child inherits from its parent."""
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) / 1024 for line in file if line.startswith("VmHWM"))
 
 
 def tick(*_: object) -> None:
@@ -147,7 +152,7 @@ def main() -> None:
         encode, decode, scale, *whole = globals()[name](x, d_sae, k, steps)
     tick()
     n_clock = len(CLOCK)  # what follows evaluates
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    memory = peak_mb()
     with torch.no_grad():
         v = test * scale
         if whole:

@@ -214,14 +214,15 @@ def labels(store: EmbeddingStore) -> pd.DataFrame:
 def growth() -> pd.DataFrame:
     """Time and memory against n, d_sae and k, on synthetic embeddings (Gaussian, unit norm)."""
     code = (
-        "import sys, time, resource, json, torch; sys.path.insert(0, {root!r})\n"
+        "import sys, time, json, torch; sys.path.insert(0, {root!r})\n"
         "from saelib.training import TrainConfig, make_sae, train\n"
         "from saelib.activations import activation_table, top_texts\n"
+        "sys.path.insert(0, {root!r} + '/tests/benchmarks'); from one_trainer import peak_mb\n"
         "n, d_sae, k, steps = {n}, {d_sae}, {k}, {steps}\n"
         "x = torch.nn.functional.normalize(torch.randn(n, 384, generator=torch.Generator().manual_seed(0)), dim=1)\n"
         "r = train(make_sae('topk', 384, d_sae, k), x, TrainConfig(steps=steps, target_l0=k, eval_every=steps), held_out=x[:500], progress=False)\n"
         "t = time.perf_counter(); m = min(n, 100_000); top_texts(activation_table(r.sae, x[:m].numpy()), 20); t = time.perf_counter() - t\n"
-        "print(json.dumps(dict(ms=1000 * r.seconds / steps, us_text=1e6 * t / m, mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)))"
+        "print(json.dumps(dict(ms=1000 * r.seconds / steps, us_text=1e6 * t / m, mb=peak_mb())))"
     )
     cases = [(n, 3072, 32) for n in (10_000, 100_000, 1_000_000)]
     cases += [(50_000, d, 32) for d in (1024, 4096, 16_384, 65_536)] + [(50_000, 3072, k) for k in (8, 64, 128)]

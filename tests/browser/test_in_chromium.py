@@ -51,18 +51,18 @@ with torch.no_grad():
 table = table.multiply((np.arange(d_sae) != 3071)[None]).tocsr()
 table.eliminate_zeros()
 labels = [f"{words[i % 6]}, feature{i}" for i in range(d_sae)]
-labels[table[:6].sum(0).A1.argmax() if hasattr(table[:6].sum(0), "A1") else 0] = EVIL[1]
+for r, evil in enumerate(EVIL):
+    labels[int(table[r].indices[0])] = evil[:300]
 names = pd.DataFrame({"label": labels, "auroc": np.linspace(1, 0.5, d_sae), "kind": "concept", "note": "", "shown": True}).rename_axis("feature")
 import pathlib
 folder = pathlib.Path(FOLDER)
 np.save(folder / "map.npy", rng.normal(size=(d_sae, 2)).astype(np.float32))
 view = make_view(sae, texts, rng.choice(["art", "physics", "<b>evil</b>"], n), x, table, names, encoder, folder)
-hostile = int(table[:6].sum(0).argmax())
 """
 SHOW = """
 began = time.perf_counter()
 browser = browse(view, notes=folder / "notes.json", feature=5)
-print("ready", round(time.perf_counter() - began, 3))
+print("hostile:", *sorted({int(f) for r in range(6) for f in table[r].indices}))
 """
 
 
@@ -122,7 +122,6 @@ def page(tmp_path_factory):
             page.wait_for_selector(".sae-browser h3", timeout=60_000)
             page.first_paint = time.perf_counter() - page.began
             SHOTS.mkdir(parents=True, exist_ok=True)
-            page.get_by_role("tab", name="File Browser").or_(page.locator("body")).first.wait_for()
             page.keyboard.press("Escape")
             page.keyboard.press("Control+b")  # hide the side bar: a 13-inch screen
             yield page
@@ -145,6 +144,8 @@ def control(page, name):
 
 
 def shot(page, name):
+    page.locator(".sae-browser").first.evaluate("e => e.scrollIntoView()")
+    time.sleep(0.3)
     page.screenshot(path=SHOTS / f"{name}.png")
 
 
@@ -177,11 +178,12 @@ def test_walk(page):
 
 def test_map_point_text_sentence_note(page):
     page.get_by_text("Feature map", exact=True).click()
-    page.wait_for_selector(".sae-browser .js-plotly-plot .gl-container, .sae-browser .js-plotly-plot canvas", timeout=60_000)
+    page.wait_for_selector(".sae-browser .js-plotly-plot .nsewdrag", state="attached", timeout=60_000)
     time.sleep(2)
     plot = page.locator(".sae-browser .js-plotly-plot").first
     plot.scroll_into_view_if_needed()
-    shot(page, "4-map")
+    time.sleep(0.5)
+    page.screenshot(path=SHOTS / "4-map.png")
     before = heading(page)
     box = plot.locator(".nsewdrag").first.bounding_box()
     for dx, dy in [(0.5, 0.5), (0.45, 0.55), (0.55, 0.45), (0.4, 0.5), (0.5, 0.4), (0.48, 0.52), (0.52, 0.47)]:
@@ -197,7 +199,8 @@ def test_map_point_text_sentence_note(page):
     page.get_by_placeholder("type or paste a text").fill("<img src=x onerror=window.hacked=1> river castle galaxy")
     page.get_by_role("button", name="show its features").click()
     page.wait_for_selector(".sae-browser h4:has-text('What the SAE sees')", timeout=20_000)
-    shot(page, "5-sentence")
+    page.get_by_role("button", name="show its features").scroll_into_view_if_needed()
+    page.screenshot(path=SHOTS / "5-sentence.png")
     note = page.get_by_placeholder("your note on this feature")
     note.fill("a <b>note</b>")
     note.press("Tab")
@@ -216,19 +219,16 @@ def test_pages_of_texts_and_hostile_ones(page):
     assert select.count() >= 4
     # every feature that a hostile text activates is shown once
     page.evaluate("window.hacked = 0")
-    for feature in HOSTILE_FEATURES(page):
+    printed = page.locator(".jp-OutputArea-output pre").filter(has_text="hostile:").last.inner_text()
+    hostile = [int(f) for f in printed.split("hostile:")[1].split()]
+    assert len(hostile) > 20
+    for feature in hostile[::3]:
         number.fill(str(feature))
         number.press("Enter")
         wait_heading(page, f"Feature {feature}:")
     assert page.evaluate("window.hacked") == 0 and page.locator(".sae-browser script").count() == 0
     assert page.locator(".sae-browser img").count() == 0
     shot(page, "6-hostile")
-
-
-def HOSTILE_FEATURES(page):
-    import numpy as np
-
-    return np.random.default_rng(0).integers(0, 3071, 12).tolist() + [5, 0]
 
 
 def test_keyboard_reaches_the_controls_and_figures(page):
