@@ -82,6 +82,25 @@ def feature_stats(table: sparse.csr_matrix, domains: np.ndarray | None = None) -
     return frame
 
 
+def activation_quantiles(table: sparse.csr_matrix, quantiles: tuple[float, ...] = (0.1, 0.25, 0.5, 0.75, 0.9)) -> np.ndarray:
+    """Quantiles of each feature's non-zero activations (nearest rank): (d_sae, len(quantiles)), NaN where it has none."""
+    csc = table.tocsc()
+    count = np.diff(csc.indptr)
+    feature = np.repeat(np.arange(csc.shape[1]), count)
+    ordered = csc.data[np.lexsort((csc.data, feature))]
+    place = csc.indptr[:-1, None] + np.maximum(np.ceil(np.array(quantiles) * count[:, None]).astype(int) - 1, 0)
+    found = ordered[np.minimum(place, max(len(ordered) - 1, 0))] if len(ordered) else np.zeros(place.shape)
+    return np.where(count[:, None] > 0, found, np.nan)
+
+
+def co_activation(table: sparse.csr_matrix) -> sparse.coo_matrix:
+    """On how many texts each pair of features is active together: (d_sae, d_sae), without the diagonal."""
+    on = (table > 0).astype(np.float32)
+    both = (on.T @ on).tocoo()
+    pairs = both.row != both.col
+    return sparse.coo_matrix((both.data[pairs].astype(np.int64), (both.row[pairs], both.col[pairs])), shape=both.shape)
+
+
 class Texts(NamedTuple):
     """Some rows of a store as an SAE sees them: activations (n, d_sae) CSR, the n texts, their embeddings (n, d_in), domains."""
 

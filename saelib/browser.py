@@ -264,7 +264,7 @@ class Browser:
             layout={
                 "height": 420,
                 "margin": {"l": 10, "r": 10, "t": 10, "b": 10},
-                "template": "plotly_white",
+                **LOOK,
                 "showlegend": False,
             }
         )

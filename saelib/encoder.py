@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import hashlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -73,13 +74,16 @@ class Encoder:
         distinct = list(dict.fromkeys(texts))
         order = sorted(range(len(distinct)), key=lambda i: -len(distinct[i]))
         vectors = np.empty((len(distinct), self.d_in), dtype=np.float32)
-        starts = range(0, len(order), batch_size)
-        for start in tqdm(starts, desc="embedding", disable=not progress, mininterval=1):
-            rows = order[start : start + batch_size]
-            features = self.model.preprocess([distinct[i] for i in rows])
-            features = {k: v.to(self.model.device) if torch.is_tensor(v) else v for k, v in features.items()}
-            out = self.model(features)["sentence_embedding"].float()
-            vectors[rows] = torch.nn.functional.normalize(out, dim=-1).cpu().numpy()
+        batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+        with ThreadPoolExecutor(1) as pool:  # the next batch is tokenised while this one is encoded
+            ready = pool.submit(self.model.preprocess, [distinct[i] for i in batches[0]]) if batches else None
+            for number, rows in enumerate(tqdm(batches, desc="embedding", disable=not progress, mininterval=1)):
+                features = ready.result()
+                if number + 1 < len(batches):
+                    ready = pool.submit(self.model.preprocess, [distinct[i] for i in batches[number + 1]])
+                features = {k: v.to(self.model.device) if torch.is_tensor(v) else v for k, v in features.items()}
+                out = self.model(features)["sentence_embedding"].float()
+                vectors[rows] = torch.nn.functional.normalize(out, dim=-1).cpu().numpy()
         if len(distinct) == len(texts):
             return vectors
         place = {text: i for i, text in enumerate(distinct)}

@@ -14,7 +14,7 @@ import torch
 from scipy import sparse
 from scipy.stats import false_discovery_control, norm
 
-from saelib.activations import feature_stats, top_texts
+from saelib.activations import co_activation, feature_stats, top_texts
 from saelib.encoder import Encoder
 from saelib.saes import SAE
 
@@ -97,10 +97,8 @@ def make_view(
         best = cosine.topk(n_near, dim=1)
         near.append(best.indices.numpy())
         near_cosine.append(best.values.numpy())
-    on = (table > 0).astype(np.float32)
-    both = (on.T @ on).tocoo()
-    pairs = both.row != both.col
-    feature, other, times = both.row[pairs], both.col[pairs], both.data[pairs]
+    both = co_activation(table)
+    feature, other, times = both.row, both.col, both.data
     order = np.lexsort((other, -times, feature))
     start = np.searchsorted(feature[order], np.arange(sae.d_sae))
     rank = np.arange(len(order)) - start[feature[order]]

@@ -11,7 +11,7 @@ less, so read every figure beside that of shuffled labels.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -26,8 +26,7 @@ from sklearn.preprocessing import normalize
 WORD = r"(?u)\b\w\w+\b"
 
 
-@dataclass(frozen=True)
-class Exam:
+class Exam(NamedTuple):
     """The held-out texts that a label has to tell apart: rows per feature, −1 pads.
 
     Attributes:
@@ -141,7 +140,7 @@ class Lexicon:
         used = np.unique(query.indices)
         on = (self.counts[:, used] > 0).astype(np.float64)
         joint, n = np.asarray((on.T @ on).todense()) / on.shape[0], on.shape[0]
-        single, joint = np.diag(joint), np.maximum(joint, 0.5 / n)
+        single, joint = np.diag(joint), np.clip(joint, 0.5 / n, 1 - 1e-9)
         value = np.log(joint / np.outer(single, single)) / -np.log(joint)
         np.fill_diagonal(value, 0)
         words = query[:, used].astype(np.float64)

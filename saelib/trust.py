@@ -216,7 +216,8 @@ def name_features(
         `train_auroc` is calibrated on one random half of the features; the other half is the check.
 
     Returns:
-        index feature (live ones): `label`, `terms`, `shown` (False: to be read as "unnamed"), `kind`, `note`,
+        index feature (live ones): `label`, `terms`, `term_scores` (detection of each by itself),
+        `shown` (False: to be read as "unnamed"), `kind`, `note`,
         `train_auroc`, every column of `score_labels` (encoder, BM25 and LSA as judges), `density`, `top_rows` (of
         train), `half` ("calibration" or "check"). `.attrs` has `threshold` and, on the check half, `share_shown` and
         `share_good` of those shown.
@@ -232,6 +233,12 @@ def name_features(
     }
     held_out = set_exam(test.table, test.embeddings, seed=seed)
     scores = score_labels(labels, judges, held_out, test.table, lexicon, n_bootstrap=200)
+    place = pd.Index(held_out.features).get_indexer(labels.index)  # −1: active on no held-out text
+    at = np.repeat(place, labels.terms.str.len())  # each term by itself
+    alone = Exam(*(part[at] for part in held_out))
+    flat = [t for terms in labels.terms for t in terms]
+    single = auroc(vectors(flat) @ test.embeddings.T, alone, alone.random).auroc.where(at >= 0).to_numpy().round(3)
+    labels["term_scores"] = np.split(single, np.cumsum(labels.terms.str.len())[:-1])
     density = pd.Series(np.diff(train.table.tocsc().indptr) / train.table.shape[0])[labels.index]
     spelled = spelling_features(exam.features, exam.active[:, :20], exam.near, pool)
     formats = format_features(exam, surface_statistics(train.texts))

@@ -84,6 +84,12 @@ def card(view: View, feature: int) -> str:
         f"<p>Active on {int(stats.n_texts):,} texts (density {stats.density:.2%}), strongest {stats['max']:.2f}, "
         f"mean when active {stats.mean_active:.2f}.{interval}</p>"
     )
+    if "term_scores" in view.names and feature in view.names.index:
+        row = view.names.loc[feature]
+        words = "".join(
+            f'<tr><td>{safe(t, 60)}</td><td class="n">{s:.2f}</td></tr>' for t, s in zip(row.terms, row.term_scores, strict=True)
+        )
+        cells += f"<tr><th>keyword by itself</th><th class='n'>detection</th></tr>{words}"
     return f"{out}<table><tr><th>trust in the label</th><th class='n'>score</th></tr>{cells}</table>" + domains(view, feature)
 
 

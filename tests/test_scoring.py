@@ -9,6 +9,7 @@ from scipy.stats import spearmanr
 from sklearn.metrics import f1_score, roc_auc_score
 
 from saelib import trust
+from saelib.activations import Texts
 from saelib.interpret import Vectors
 from saelib.labellers import candidate_pool
 from saelib.scoring import Exam, Lexicon, auroc, lsa_judge, score_labels, set_exam, spearman
@@ -184,3 +185,40 @@ def test_exam_of_one_feature_and_of_none():
     one = set_exam(sparse.csr_matrix(np.array([[1.0], [0], [0], [0]], np.float32)), x)
     assert one.features.tolist() == [0] and set(one.near[0][one.near[0] >= 0]) == {1, 2, 3}
     assert torch.is_tensor(torch.from_numpy(one.active))
+
+
+def test_name_features_end_to_end(words):
+    """Planted concepts are named and shown; a feature that no held-out text activates has no score and still a row."""
+    concepts = ["otter", "heron", "badger", "viper", "glacier", "harbour", "violin", "lantern"]
+    texts = [f"{c} near {p} day{i}" for i in range(12) for c in concepts for p in ("river", "meadow", "street")]
+    x = words.encode(texts)
+    dense = np.array([[c in t for c in concepts] for t in texts], np.float32) * (
+        1 + np.random.default_rng(0).random((len(texts), 8))
+    )
+    sae = make_sae("topk", 48, 8, 2)
+    sae.fit_normalizer(torch.from_numpy(x))
+    where = np.random.default_rng(1).random(len(texts)) < 0.5
+
+    def part(rows, dense=dense):
+        return Texts(
+            sparse.csr_matrix(dense[rows].astype(np.float32)),
+            [texts[i] for i in np.flatnonzero(rows)],
+            x[rows],
+            np.array(["all"] * rows.sum()),
+        )
+
+    silent = dense.copy()
+    silent[:, 7] = 0
+    names = trust.name_features(sae, part(where), part(~where, silent), Vectors(words.encode))
+    assert list(names.index) == list(range(8))
+    for f, c in enumerate(concepts):
+        assert c in names.label[f]
+    assert (names.auroc[:7] > 0.95).all() and np.isnan(names.auroc[7]) and np.isnan(names.term_scores[7]).all()
+    assert names.shown[:7].all() and trust.as_shown(names)[0] == names.label[0]
+    assert [len(a) == len(b) for a, b in zip(names.terms, names.term_scores, strict=True)] == [True] * 8
+    assert names.low.iloc[:7].le(names.auroc.iloc[:7]).all() and names.attrs["share_good"] >= 0.9
+    assert (trust.as_shown(names.assign(shown=False)) == "unnamed").all()
+    judged = trust.judge_all({"mine": names}, sae, part(where), part(~where, silent), Vectors(words.encode))
+    table = trust.summary(judged)
+    assert list(table.index) == ["mine", "nearest feature's label", "shuffled labels", "mean of the top texts"]
+    assert table.auroc["mine"] > 0.95 > table.auroc["shuffled labels"] + 0.2
