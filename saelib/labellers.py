@@ -174,7 +174,7 @@ def masked_auroc(candidates: Tensor, x: Tensor, positives: Tensor, negatives: Te
 
 def combined(
     sae: SAE, table: sparse.csr_matrix, embeddings: np.ndarray, pool: Pool, vectors: Vectors,
-    per_source: int = 10, n_terms: int = 3, weights: tuple[float, float, float] = (0.4, 0.4, 0.2),
+    per_source: int = 12, n_terms: int = 3, weights: tuple[float, float, float] = (0.5, 0.3, 0.2),
     seed: int = 0, exam: Exam | None = None,
 ) -> pd.DataFrame:  # fmt: skip
     """Label every live feature with one to three terms chosen on training texts.

@@ -11,6 +11,7 @@ less, so read every figure beside that of shuffled labels.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -149,13 +150,12 @@ class Lexicon:
         return np.where(size > 1, total / np.maximum(size * (size - 1), 1), np.nan)
 
 
-def lsa_judge(labels: list[str], texts: list[str], corpus: list[str], n_dims: int = 200, seed: int = 0) -> np.ndarray:
-    """Cosine of labels and texts in the latent semantic space of `corpus` (Deerwester et al. 1990)."""
+def lsa_space(corpus: list[str], n_dims: int = 200, seed: int = 0) -> Callable[[list[str]], np.ndarray]:
+    """The latent semantic space of `corpus` (Deerwester et al. 1990): a function from n strings to (n, n_dims) unit vectors."""
     tfidf = TfidfVectorizer(token_pattern=WORD, stop_words="english", sublinear_tf=True, min_df=2 if len(corpus) > 100 else 1)
     weights = tfidf.fit_transform(corpus)
     svd = TruncatedSVD(min(n_dims, min(weights.shape) - 1), random_state=seed).fit(weights)
-    a, b = (normalize(svd.transform(tfidf.transform(strings))) for strings in (labels, texts))
-    return (a @ b.T).astype(np.float32)
+    return lambda strings: normalize(svd.transform(tfidf.transform(strings))).astype(np.float32)
 
 
 def auroc(judge: np.ndarray, exam: Exam, negatives: np.ndarray, n_bootstrap: int = 0, seed: int = 0) -> pd.DataFrame:

@@ -18,7 +18,7 @@ from saelib.activations import Texts, top_texts
 from saelib.interpret import Vectors
 from saelib.labellers import Pool, candidate_pool, combined, membership
 from saelib.saes import SAE
-from saelib.scoring import Exam, Lexicon, auroc, lsa_judge, score_labels, set_exam
+from saelib.scoring import Exam, Lexicon, auroc, lsa_space, score_labels, set_exam
 
 SURFACE = ("long", "digits", "capitals", "other scripts or accents", "parentheses", "quotation marks", "commas")
 
@@ -225,11 +225,11 @@ def name_features(
     pool = candidate_pool(train.texts, vectors)
     exam = set_exam(train.table, train.embeddings, n_random=200, n_near=100, seed=seed)
     labels = combined(sae, train.table, train.embeddings, pool, vectors, exam=exam)
-    strings, lexicon = list(labels.label), Lexicon(test.texts)
+    strings, lexicon, lsa = list(labels.label), Lexicon(test.texts), lsa_space(train.texts)
     judges = {
         "encoder": vectors(strings) @ test.embeddings.T,
         "bm25": lexicon.bm25(strings),
-        "lsa": lsa_judge(strings, test.texts, train.texts),
+        "lsa": lsa(strings) @ lsa(test.texts).T,
     }
     held_out = set_exam(test.table, test.embeddings, seed=seed)
     scores = score_labels(labels, judges, held_out, test.table, lexicon, n_bootstrap=200)
@@ -283,12 +283,13 @@ def judge_all(
     order = {"nearest feature's label": (W @ W.T).fill_diagonal_(-1).argmax(1).cpu().numpy()}
     order["shuffled labels"] = np.random.default_rng(seed).permutation(len(last))
     wrong = {name: last[["label", "terms"]].iloc[o].set_index(last.index) for name, o in order.items()}
-    lexicon, exam, out = Lexicon(test.texts), set_exam(test.table, test.embeddings, seed=seed), {}
+    lexicon, exam, lsa, out = Lexicon(test.texts), set_exam(test.table, test.embeddings, seed=seed), lsa_space(train.texts), {}
+    seen = lsa(test.texts)
     for name, labels in (label_sets | wrong).items():
         labels = labels[labels.label != ""]
         strings = list(labels.label)
         judges = {"encoder": vectors(strings) @ test.embeddings.T, "bm25": lexicon.bm25(strings)}
-        judges["lsa"] = lsa_judge(strings, test.texts, train.texts)
+        judges["lsa"] = lsa(strings) @ seen.T
         out[name] = score_labels(labels, judges, exam, test.table, lexicon)
     rows, _ = top_texts(train.table, 10)
     centre = normalize(membership(rows[last.index], len(train.texts)) @ train.embeddings)

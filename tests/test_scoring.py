@@ -12,7 +12,7 @@ from saelib import trust
 from saelib.activations import Texts
 from saelib.interpret import Vectors
 from saelib.labellers import candidate_pool
-from saelib.scoring import Exam, Lexicon, auroc, lsa_judge, score_labels, set_exam, spearman
+from saelib.scoring import Exam, Lexicon, auroc, lsa_space, score_labels, set_exam, spearman
 from saelib.training import make_sae
 
 
@@ -69,13 +69,13 @@ def test_random_labels_score_one_half_under_every_judge():
     table = sparse.csr_matrix((topics[:, None] == np.arange(40)[None]).astype(np.float32) * rng.random((3000, 40)) + 0)
     x = np.eye(40, dtype=np.float32)[topics] + 0.3 * rng.normal(size=(3000, 40)).astype(np.float32)
     x /= np.linalg.norm(x, axis=1, keepdims=True)
-    exam, lexicon = set_exam(table, x), Lexicon(texts)
+    exam, lexicon, space = set_exam(table, x), Lexicon(texts), lsa_space(texts)
     terms = [[vocabulary[t * 10 + i] for i in range(3)] for t in range(40)]
     right = pd.DataFrame({"label": [", ".join(t) for t in terms], "terms": terms}).rename_axis("feature")
     order = rng.permutation(40)
     wrong = pd.DataFrame({"label": right.label.to_numpy()[order], "terms": right.terms.to_numpy()[order]}).rename_axis("feature")
     for labels, near_to in ((right, 1.0), (wrong, 0.5)):
-        judges = {"bm25": lexicon.bm25(list(labels.label)), "lsa": lsa_judge(list(labels.label), texts, texts)}
+        judges = {"bm25": lexicon.bm25(list(labels.label)), "lsa": space(list(labels.label)) @ space(texts).T}
         got = score_labels(labels, judges, exam, table, lexicon)
         if near_to == 1.0:
             assert got.auroc.mean() > 0.8 and got.auroc_lsa.mean() > 0.95 and got.precision.mean() > 0.95
