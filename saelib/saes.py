@@ -406,8 +406,10 @@ class JumpReLUSAE(SAE):
 
 
 @torch.no_grad()
-def excess_quantile(sae: SAE, x: Tensor, target_l0: float, threshold: Tensor | float = 0.0, rows: int = 4096) -> float:
-    """The t with a mean of `target_l0` entries per row where π > 0 and π > threshold + t, on ≤ `rows` rows of x."""
+def excess_quantile(
+    sae: SAE, x: Tensor, target_l0: float, threshold: Tensor | float = 0.0, rows: int = 4096, positive: bool = True
+) -> float:
+    """The t with a mean of `target_l0` entries per row where π > threshold + t (and π > 0, if `positive`), on ≤ `rows` rows."""
     if not 0 < target_l0 <= sae.d_sae:
         raise ValueError(f"target_l0 must be in (0, d_sae = {sae.d_sae}], not {target_l0}")
     x = x[torch.linspace(0, len(x) - 1, min(len(x), rows)).long().to(x.device)]
@@ -416,7 +418,10 @@ def excess_quantile(sae: SAE, x: Tensor, target_l0: float, threshold: Tensor | f
     top = []
     for chunk in x.split(1024):
         pre = sae.pre_acts(chunk)
-        top.append(torch.where(pre > 0, pre - threshold, -torch.inf).topk(m, dim=1).values.flatten())
+        excess = pre - threshold
+        if positive:
+            excess = excess.masked_fill(pre <= 0, -torch.inf)
+        top.append(excess.topk(m, dim=1).values.flatten())
     values = torch.cat(top)  # those beyond the m largest of a row are rarely among the winners
     cut = values.kthvalue(max(1, values.numel() - wanted)).values
     return float(cut) if torch.isfinite(cut) else -1e9

@@ -177,7 +177,7 @@ class _Member:
         sae = self.sae
         sae.fit_normalizer(sample)
         if isinstance(sae, VanillaSAE) and self.target:  # start sparse, or the penalty shrinks everything first
-            sae.b_enc.data.fill_(-excess_quantile(sae, sample, min(4 * self.target, sae.d_sae / 2)))
+            sae.b_enc.data.fill_(-excess_quantile(sae, sample, min(4 * self.target, sae.d_sae / 2), positive=False))
         self.own = [sae.threshold] if isinstance(sae, JumpReLUSAE) else []
         main = [p for p in sae.parameters() if all(p is not q for q in self.own)]
         groups = [{"params": main, "peak": self.config.lr}] + [{"params": [p], "peak": self.config.lr} for p in self.own]
@@ -226,7 +226,7 @@ class _Member:
         if not math.isfinite(total):
             raise FloatingPointError(f"the loss is {total} at step {step}: lower lr (now {self.config.lr})")
         if isinstance(sae, VanillaSAE) and self.target and last:
-            sae.b_enc.data.sub_(excess_quantile(sae, calibration, self.target))
+            sae.b_enc.data.sub_(excess_quantile(sae, calibration, self.target, positive=False))
         if isinstance(sae, BatchTopKSAE) or (isinstance(sae, JumpReLUSAE) and (last or sae.warm)):
             sae.calibrate(calibration, self.target)
         now = evaluate(sae, held_out)

@@ -117,6 +117,14 @@ def test_planted_dictionary_is_found_and_target_l0_met(name):
     torch.testing.assert_close(sae.W_dec.norm(dim=1), torch.ones(96), atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("k", [16, 40])
+def test_vanilla_meets_a_target_that_is_a_large_share_of_d_sae(k):
+    x = torch.nn.functional.normalize(torch.randn(3000, 32, generator=torch.Generator().manual_seed(0)), dim=1)
+    result = train(make_sae("vanilla", 32, 64, k), x, TrainConfig(steps=200, batch_size=256, target_l0=k), progress=False)
+    assert result.final.l0 == pytest.approx(k, rel=0.1)
+    assert result.history.fvu.max() < 2, "the bias starts within the range of the pre-activations"
+
+
 @pytest.mark.parametrize("name", ALL)
 def test_resume_is_bit_for_bit(name, tmp_path):
     x, _ = planted(2000)
