@@ -73,15 +73,28 @@ def main() -> None:
         + abstain.round(3).to_string()
     )
 
-    v = [vectors(list(n.label)) for n in named]
-    stable = pd.concat([trust.stability(saes[0], named[0], v[0], saes[i], named[i], v[i]) for i in (1, 2)])
-    close = stable[stable.cosine >= 0.7]
-    stability = {"all": stable, "decoder cosine ≥ 0.7": close}
-    stability = pd.DataFrame(
-        {n: f[["cosine", "label_cosine", "shared", "chance"]].astype(float).mean() for n, f in stability.items()}
-    ).T
-    stability["n"] = [len(stable), len(close)]
-    print("\nStability over seeds\n" + stability.round(3).to_string())
+    def other(size: int, part, seed: int) -> tuple:
+        """An SAE of another size or from a part of the texts, and its names."""
+        held_out, config = torch.from_numpy(store.embeddings(test_rows)), TrainConfig(steps=800, target_l0=k, seed=seed)
+        sae = train(make_sae("topk", store.d_in, size, k, seed), store, config, held_out=held_out, rows=part, progress=False).sae
+        a = read_texts(sae, store, part)
+        return sae, labellers.combined(sae, a.table, a.embeddings, labellers.candidate_pool(a.texts, vectors), vectors)
+
+    halves = [other(d_sae, rows[i::2], 3 + i) for i in (0, 1)]
+    pairs = {
+        "another seed": [((saes[0], named[0]), (saes[i], named[i])) for i in (1, 2)],
+        "two halves of the texts": [tuple(halves)],
+        f"d_sae {d_sae} in {2 * d_sae}": [((saes[0], named[0]), other(2 * d_sae, rows, 1))],
+    }
+    stability = {}
+    for what, members in pairs.items():
+        parts = [trust.stability(s, n, vectors(list(n.label)), s2, n2, vectors(list(n2.label))) for (s, n), (s2, n2) in members]
+        stable = pd.concat(parts)
+        for title, part in {what: stable, f"{what}, decoder cosine ≥ 0.7": stable[stable.cosine >= 0.7]}.items():
+            columns = ["cosine", "label_cosine", "shared", "chance"]
+            stability[title] = part[columns].astype(float).mean().to_dict() | {"features": len(part)}
+    stability = pd.DataFrame(stability).T
+    print("\nStability of the names\n" + stability.round(3).to_string())
 
     a, b = read_texts(saes[0], store, rows), read_texts(saes[0], store, test_rows)
     known = {"domain": ("domain", 10)} | ({"title": ("title", 8)} if "title" in store.frame else {})
