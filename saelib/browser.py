@@ -7,37 +7,20 @@ that needs neither kernel nor network. The map and the document map are built wh
 from __future__ import annotations
 
 import html
-import json
-import os
 from pathlib import Path
 
 import ipywidgets as w
 import numpy as np
-import pandas as pd
-import traitlets
 from IPython.display import HTML, display
 
 from saelib import explain, views
 from saelib.explain import View
+from saelib.maps import State, document_map, feature_map
+from saelib.pages import export, page, read_notes, write_notes
 
 SORTS = ["label score", "density", "max", "id"]
 SHOWN = 300  # rows of the list: more is slow to send and nobody scrolls them
 LIST_STYLE = "<style>.sae-browser select{font-family:ui-monospace,monospace;font-size:12px}.sae-browser .sae-error{color:#b00020;font-weight:600}</style>"
-LOOK = {
-    "template": "plotly_white",
-    "autosize": True,
-    "paper_bgcolor": "rgba(0,0,0,0)",
-    "plot_bgcolor": "rgba(0,0,0,0)",
-    "font": {"color": "#808080"},
-}
-
-
-class State(traitlets.HasTraits):
-    """What is selected; every view follows it."""
-
-    feature = traitlets.Int(0)
-    document = traitlets.Int(-1)
-    message = traitlets.Unicode("")
 
 
 class Browser:
@@ -187,11 +170,11 @@ class Browser:
 
     def _show_feature(self, _: object = None) -> None:
         view, f = self.view, self.state.feature
-        self.card.value = _box(views.card(view, f))
-        self.histogram.value = _box(views.histogram(view, f))
+        self.card.value = views.box(views.card(view, f))
+        self.histogram.value = views.box(views.histogram(view, f))
         rows = explain.example_rows(view, f)
-        self.examples.value = _box(views.examples(view, f, self.highlight.value))
-        self.neighbours.value = _box(views.neighbours(view, f))
+        self.examples.value = views.box(views.examples(view, f, self.highlight.value))
+        self.neighbours.value = views.box(views.neighbours(view, f))
         self.busy = True
         self.number.value = str(f)
         self.list.value = f if f in self.features[:SHOWN] else None
@@ -205,101 +188,25 @@ class Browser:
 
     def _show_document(self, _: object = None) -> None:
         row, f = self.state.document, self.state.feature
-        self.document.value = _box(views.document_page(self.view, row)) if row >= 0 else ""
-        self.histogram.value = _box(views.histogram(self.view, f, float(self.view.by_text[row, f]) if row >= 0 else None))
+        self.document.value = views.box(views.document_page(self.view, row)) if row >= 0 else ""
+        self.histogram.value = views.box(views.histogram(self.view, f, float(self.view.by_text[row, f]) if row >= 0 else None))
 
     # pages, built when opened
 
     def _map_page(self) -> list[w.Widget]:
-        import plotly.graph_objects as go
-
-        view = self.view
-        live = np.flatnonzero(view.stats.n_texts > 0)
-        figure = go.FigureWidget(
-            layout={"height": 460, "margin": {"l": 10, "r": 10, "t": 10, "b": 10}, **LOOK, "dragmode": "pan"}
-        )
-        self.traces = []
-        groups = pd.Series(view.stats.top_domain[live] if "top_domain" in view.stats else "all", index=live)
-        for i, (name, part) in enumerate(groups.groupby(groups)):
-            ids = part.index.to_numpy()
-            size = 4 + 10 * np.sqrt(view.stats.density[ids] / view.stats.density.max())
-            hover = [f"{f}: {views.plain(view.labels[f])} ({view.score(f):.2f})" for f in ids]
-            look = {"size": size, "color": views.PALETTE[i % len(views.PALETTE)], "symbol": i // len(views.PALETTE)}
-            figure.add_scattergl(
-                x=view.xy[ids, 0],
-                y=view.xy[ids, 1],
-                mode="markers",
-                marker=look,
-                name=views.plain(name, 30),
-                customdata=ids,
-                hovertext=hover,
-                hoverinfo="text",
-            )
-            trace = figure.data[-1]
-            trace.on_click(lambda trace, points, _: self._click(trace, points))
-            self.traces.append(trace)
-        figure._config = figure._config | {"responsive": True}
-        figure.update_xaxes(visible=False)
-        figure.update_yaxes(visible=False)
-        self.map = figure
-        return [
-            figure,
-            w.HTML(
-                "<span class='sae dim'>size: density; colour and shape: the domain most over-represented; click a point to select it</span>"
-            ),
-        ]
-
-    def _click(self, trace: object, points: object) -> None:
-        if points.point_inds:
-            self.state.feature = int(trace.customdata[points.point_inds[0]])
+        self.map = feature_map(self.view, self.state)
+        text = "size: density; colour and shape: the domain most over-represented; click a point to select it"
+        return [self.map, w.HTML(f"<span class='sae dim'>{text}</span>")]
 
     def _document_map_page(self) -> list[w.Widget]:
-        import plotly.graph_objects as go
-
-        view, rng = self.view, np.random.default_rng(0)
-        rows = np.sort(rng.permutation(len(view.texts))[:6000])
-        centred = view.embeddings[rows] - view.embeddings[rows].mean(0)
-        xy = centred @ np.linalg.svd(centred[rng.permutation(len(rows))[:1500]], full_matrices=False)[2][:2].T
-        figure = go.FigureWidget(
-            layout={
-                "height": 420,
-                "margin": {"l": 10, "r": 10, "t": 10, "b": 10},
-                **LOOK,
-                "showlegend": False,
-            }
-        )
-        figure.add_scattergl(mode="markers", marker={"size": 4, "color": "#bbbbbb"}, hoverinfo="text")
-        figure.add_scattergl(mode="markers", marker={"size": 7, "colorscale": "Viridis", "showscale": True}, hoverinfo="text")
-        title = w.HTML()
-
-        def draw(_: object = None) -> None:
-            acts = view.table[:, self.state.feature].toarray().ravel()[rows]
-            with figure.batch_update():
-                for trace, here in zip(figure.data, (acts == 0, acts > 0), strict=True):  # grey zeros first
-                    trace.x, trace.y, trace.customdata = xy[here, 0], xy[here, 1], rows[here]
-                    trace.hovertext = [f"{r}: {views.plain(view.texts[r])}" for r in rows[here]]
-                figure.data[1].marker.color = acts[acts > 0]
-            title.value = f"<span class='sae'>{len(rows):,} texts (first two principal components), coloured by feature {self.state.feature}</span>"
-
-        for trace in figure.data:
-            trace.on_click(
-                lambda trace, points, _: (
-                    setattr(self.state, "document", int(trace.customdata[points.point_inds[0]])) if points.point_inds else None
-                )
-            )
-        figure._config = figure._config | {"responsive": True}
-        figure.update_xaxes(visible=False)
-        figure.update_yaxes(visible=False)
-        self.state.observe(draw, "feature")
-        draw()
-        return [title, figure]
+        return document_map(self.view, self.state)
 
     def _form(self, fields: list[w.Widget], render: callable, label: str) -> list[w.Widget]:
         out, button = w.HTML(layout=w.Layout(width="100%")), w.Button(description=label)
 
         def run(_: object) -> None:
             try:
-                out.value = _box(render())
+                out.value = views.box(render())
             except ValueError as error:
                 out.value = _error(str(error))
 
@@ -358,79 +265,8 @@ def _cell(text: object, width: int) -> str:
     return views.HIDDEN.sub("�", str(text).replace("\n", " "))[:width].ljust(width)
 
 
-def _box(content: str) -> str:
-    return f'<div class="sae">{content}</div>'
-
-
 def _error(message: str) -> str:
     return f'<div class="sae sae-error" role="alert">{html.escape(message)}</div>' if message else ""
-
-
-def read_notes(file: Path | None) -> dict[str, str]:
-    """Notes by feature; an absent file holds none, a damaged one is an error and is not overwritten."""
-    if file is None or not file.exists():
-        return {}
-    try:
-        return {str(k): str(v) for k, v in json.loads(file.read_text(encoding="utf-8")).items()}
-    except (json.JSONDecodeError, AttributeError) as error:
-        raise ValueError(f"{file} is not a file of notes ({error}): move it away, or repair it") from error
-
-
-def write_notes(file: Path | None, notes: dict[str, str]) -> None:
-    """Write the notes whole, or not at all."""
-    if file is None:
-        raise ValueError("this browser was opened without a notes file: pass notes=… to browse")
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_suffix(".tmp")
-    temporary.write_text(json.dumps(notes, indent=1, ensure_ascii=False), encoding="utf-8")
-    os.replace(temporary, file)
-
-
-def export(view: View, folder: str | Path) -> list[str]:
-    """Write features.csv, features.json and browser.html; returns the paths."""
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    frame = view.stats.assign(label=view.labels).join(
-        view.names.drop(columns=["label", "density", "top_rows", *view.stats.columns], errors="ignore")
-    )
-    frame.to_csv(folder / "features.csv")
-    frame.to_json(folder / "features.json", orient="index")
-    (folder / "browser.html").write_text(page(view), encoding="utf-8")
-    return [str(folder / name) for name in ("features.csv", "features.json", "browser.html")]
-
-
-def page(view: View, features: np.ndarray | None = None, limit: int = 300) -> str:
-    """All views as one HTML file: a map, a list, a card per feature (the best-named `limit` of them) and three texts."""
-    features = explain.find(view) if features is None else np.asarray(features)
-    kept, all_kept = features[:limit], set(map(int, features[:limit]))
-    parts = [
-        f"<h1>What is in these embeddings</h1><p>{len(features):,} live features; the {len(kept)} best-named ones have a page below.</p>"
-    ]
-    parts.append(views.map_svg(view, all_kept))
-    lines = "".join(
-        f'<tr><td class="n"><a href="#f{f}">{f}</a></td><td>{views.safe(view.labels[f], 80)}</td>'
-        f'<td class="n">{view.score(f):.2f}</td><td class="n">{view.stats.density[f]:.2%}</td></tr>' for f in kept
-    )  # fmt: skip
-    head = "<tr><th class='n'>id</th><th>label</th><th class='n'>detection</th><th class='n'>density</th></tr>"
-    parts.append(f"<details open><summary>Feature table</summary><table>{head}{lines}</table></details>")
-    for f in kept:
-        inner = views.card(view, f) + views.histogram(view, f) + views.examples(view, f) + views.neighbours(view, f)
-        parts.append(f'<details id="f{f}"><summary>{f}: {views.safe(view.labels[f], 80)}</summary>{inner}</details>')
-    rows = [int(view.rows[f][0]) for f in kept[:3] if view.rows[f][0] >= 0]
-    parts.append("<h2>Three texts and their features</h2>" + "".join(views.document_page(view, r) for r in rows))
-    if len(kept) > 1:
-        parts.append("<h2>Two features</h2>" + views.compare_features(view, int(kept[0]), int(view.near[kept[0]][0])))
-    if len(rows) > 1:
-        parts.append("<h2>Two texts</h2>" + views.compare_embeddings(view, view.embeddings[rows[0]], view.embeddings[rows[1]]))
-    names = pd.Series(view.domains).value_counts().index
-    if len(names) > 1:
-        parts.append("<h2>Two domains</h2>" + views.compare_domains(view, names[0], names[1]))
-    look = "<style>body{max-width:1000px;margin:1em auto;padding:0 1em;color-scheme:light dark}details{margin:.3em 0}summary{cursor:pointer}</style>"
-    policy = "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
-    top = (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8">{policy}<meta name="viewport" content="width=device-width">'
-    )
-    return f"{top}<title>Feature browser</title>{views.STYLE}{look}</head><body><main class='sae'>{''.join(parts)}</main></body></html>"
 
 
 def browse(
@@ -450,7 +286,7 @@ def browse(
             return HTML(page(view, limit=limit))
         f = explain.check_feature(view, feature)
         parts = views.card(view, f) + views.histogram(view, f) + views.examples(view, f) + views.neighbours(view, f)
-        return HTML(views.STYLE + _box(parts))
+        return HTML(views.STYLE + views.box(parts))
     if mode != "widgets":
         raise ValueError(f"mode must be 'widgets' or 'static', not {mode!r}")
     browser = Browser(view, notes, feature)

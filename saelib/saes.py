@@ -22,6 +22,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from saelib.functional import JumpReLUFunction, SparseDecode, StepFunction, batch_topk, screened_topk
+
 
 class Loss(NamedTuple):
     """The terms of one training step; `active` (F,) bool says which features fired."""
@@ -31,91 +33,6 @@ class Loss(NamedTuple):
     l0: Tensor
     aux: Tensor
     active: Tensor
-
-
-def batch_topk(pre: Tensor, k: float) -> tuple[Tensor, Tensor, Tensor]:
-    """The k·B largest entries of pre (B, F): (values, rows, cols), rows ascending.
-
-    Exact without a top-k over B·F: each row offers its m largest; if some row offers only
-    winners it may hold more, so m doubles.
-    """
-    d_sae = pre.shape[1]
-    wanted, m = max(1, round(k * len(pre))), min(max(2 * round(k), 8), d_sae)
-    while True:
-        values, cols = pre.topk(m, dim=1, sorted=False)
-        cut = values.flatten().kthvalue(values.numel() - wanted + 1).values
-        if m == d_sae or not bool((values.min(1).values >= cut).any()):
-            keep = values >= cut
-            return values[keep], keep.nonzero()[:, 0], cols[keep]
-        m = min(2 * m, d_sae)
-
-
-class SparseDecode(torch.autograd.Function):
-    """ẑ = Σ f_i W_dec,i over the selected entries only, with gradients to the encoder as well.
-
-    For a fixed selection, f_e = z[row_e] · W_enc[:, col_e] + b_enc[col_e] for each selected entry e.
-    All gradients touch those entries only: entries sorted by feature are the "bags" of
-    `embedding_bag`, which sums rows of z (for W_enc) and of ∂L/∂ẑ (for W_dec). Equal to the dense
-    formula (tests compare to 1e-10); it replaces four of its five matrix products. z gets no gradient.
-    """
-
-    @staticmethod
-    def forward(ctx, z, W_enc, b_enc, W_dec, values, rows, cols):  # noqa: ANN001, ANN205
-        offsets = torch.searchsorted(rows, torch.arange(len(z), device=z.device))
-        ctx.save_for_backward(z, W_dec, values, rows, cols, offsets)
-        return nnf.embedding_bag(cols, W_dec, offsets, mode="sum", per_sample_weights=values)
-
-    @staticmethod
-    def backward(ctx, grad):  # noqa: ANN001, ANN205
-        z, W_dec, values, rows, cols, offsets = ctx.saved_tensors
-        with torch.enable_grad():  # ∂L/∂f_e = grad[row_e] · W_dec[col_e], without gathering (E, D)
-            f = values.detach().requires_grad_()
-            out = nnf.embedding_bag(cols, W_dec.detach(), offsets, mode="sum", per_sample_weights=f)
-            (grad_f,) = torch.autograd.grad(out, f, grad.contiguous())
-        n_features = len(W_dec)
-        by_feature = torch.argsort(cols)
-        sorted_rows = rows[by_feature]
-        bags = torch.searchsorted(cols[by_feature], torch.arange(n_features, device=z.device))
-
-        def bag(source: Tensor, weights: Tensor) -> Tensor:
-            return nnf.embedding_bag(sorted_rows, source, bags, mode="sum", per_sample_weights=weights[by_feature])
-
-        grad_W_enc = bag(z, grad_f).t()  # (D, F), the memory layout of W_enc
-        grad_b_enc = torch.zeros(n_features, dtype=z.dtype, device=z.device).index_add_(0, cols, grad_f)
-        return None, grad_W_enc, grad_b_enc, bag(grad.contiguous(), values), None, None, None
-
-
-class JumpReLUFunction(torch.autograd.Function):
-    """π·1[π > θ]; ∂/∂π is exact, ∂/∂θ = −(θ/ε)·K((π − θ)/ε) (Rajamanoharan et al. 2024, eq. 11)."""
-
-    @staticmethod
-    def forward(ctx, pre, threshold, bandwidth):  # noqa: ANN001, ANN205
-        ctx.save_for_backward(pre, threshold)
-        ctx.bandwidth = bandwidth
-        return pre * (pre > threshold)
-
-    @staticmethod
-    def backward(ctx, grad):  # noqa: ANN001, ANN205
-        pre, threshold = ctx.saved_tensors
-        kernel = ((pre - threshold).abs() < ctx.bandwidth / 2).to(pre.dtype)
-        grad_threshold = (-(threshold / ctx.bandwidth) * kernel * grad).sum(0)
-        return grad * (pre > threshold), grad_threshold, None
-
-
-class StepFunction(torch.autograd.Function):
-    """1[π > θ]; ∂/∂θ = −(1/ε)·K((π − θ)/ε), none to π (Rajamanoharan et al. 2024, eq. 12)."""
-
-    @staticmethod
-    def forward(ctx, pre, threshold, bandwidth):  # noqa: ANN001, ANN205
-        ctx.save_for_backward(pre, threshold)
-        ctx.bandwidth = bandwidth
-        return (pre > threshold).to(pre.dtype)
-
-    @staticmethod
-    def backward(ctx, grad):  # noqa: ANN001, ANN205
-        pre, threshold = ctx.saved_tensors
-        kernel = ((pre - threshold).abs() < ctx.bandwidth / 2).to(pre.dtype)
-        return None, (-(1 / ctx.bandwidth) * kernel * grad).sum(0), None
 
 
 class SAE(nn.Module):
@@ -312,23 +229,13 @@ class TopKSAE(SAE):
             return torch.addmm(self.b_enc.bfloat16(), z.bfloat16(), self.W_enc.bfloat16())
         return super().training_pre_acts(z)
 
-    @torch.no_grad()
-    def _screened_topk(self, z: Tensor, pre: Tensor) -> tuple[Tensor, Tensor]:
-        """The k largest of each row: 1.25 k candidates by bfloat16, their exact float32 values, the best k of those."""
-        m = min(self.k + max(self.k // 4, 4), self.d_sae)
-        idx = pre.topk(m, dim=1, sorted=False).indices
-        offsets = torch.arange(len(z), device=z.device) * m
-        with torch.enable_grad():  # as in SparseDecode: the gradient to the weights is z · W_enc[:, idx], nothing gathered
-            ones = torch.ones(idx.numel(), device=z.device, requires_grad=True)
-            out = nnf.embedding_bag(idx.flatten(), self.W_enc.detach().t(), offsets, mode="sum", per_sample_weights=ones)
-            (dots,) = torch.autograd.grad(out, ones, z)
-        values, place = (dots.view_as(idx) + self.b_enc[idx]).topk(self.k, dim=1, sorted=False)
-        return values, idx.gather(1, place)
-
     def _reconstruct(self, z: Tensor, pre: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         if not self.is_sparse_step(z.device):
             return self._dense_reconstruct(z, self.activate(pre), z.new_zeros(()))
-        values, idx = self._screened_topk(z, pre) if pre.dtype == torch.bfloat16 else pre.topk(self.k, dim=1, sorted=False)
+        if pre.dtype == torch.bfloat16:
+            values, idx = screened_topk(z, self.W_enc, self.b_enc, pre, self.k)
+        else:
+            values, idx = pre.topk(self.k, dim=1, sorted=False)
         rows = torch.arange(len(z), device=z.device).repeat_interleave(self.k)
         return self._sparse_reconstruct(z, values.flatten(), rows, idx.flatten())
 

@@ -294,3 +294,8 @@ def map_svg(view: View, linked: set[int], size: int = 560) -> str:
         dots.append(f'<a href="#f{f}">{dot}</a>' if int(f) in linked else dot)
     key = " ".join(f'<span style="color:{PALETTE[i % len(PALETTE)]}">●</span> {safe(n, 40)}' for i, n in enumerate(names))
     return f'<svg viewBox="0 0 {size} {size}" width="{size}" role="img" aria-label="map of {len(live)} features">{"".join(dots)}</svg><p class="dim">{key}</p>'
+
+
+def box(content: str) -> str:
+    """Content in the frame that `STYLE` is for."""
+    return f'<div class="sae">{content}</div>'

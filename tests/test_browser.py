@@ -10,8 +10,9 @@ import torch
 from scipy import sparse
 
 from saelib import explain, views
-from saelib.browser import Browser, browse, export, page, read_notes
+from saelib.browser import Browser, browse
 from saelib.explain import make_view
+from saelib.pages import export, page, read_notes
 from saelib.training import make_sae
 
 EVIL = [
@@ -183,14 +184,14 @@ def test_pages_open_and_answer(view, tmp_path):
     for i in range(len(b.accordion.titles)):
         b.accordion.selected_index = i
         assert len(b.pages[i].children) > 1, b.accordion.titles[i]
-    trace = b.traces[0]
+    trace = b.map.data[0]
 
     class Points:
         point_inds = [0]
 
-    b._click(trace, Points)
+    trace._click_callbacks[0](trace, Points, None)
     assert b.state.feature == trace.customdata[0]
-    assert all("<" not in t for trace in b.traces for t in trace.hovertext)
+    assert all("<" not in t for trace in b.map.data for t in trace.hovertext)
     for page_number, fields, wanted in ((2, {"sentence": "river castle"}, "What the SAE sees"),):
         for name, value in fields.items():
             getattr(b, name).value = value

@@ -1,6 +1,6 @@
 """How fast is it, beside what you would use instead? One command, one table each, medians of 5, JSON with machine and versions.
 
-Run: python tests/benchmarks/speed.py [--peers PYTHON] [--only training,extraction,feeding,labels,growth] [--steps 800]
+Run: python tests/benchmarks/speed.py [--peers PYTHON] [--only training,sweep,extraction,feeding,labels,growth] [--steps 800]
 PYTHON is the interpreter of an environment with tests/benchmarks/requirements-peers.txt; without it the peers are left out.
 On a machine with a GPU the training part also times the dense step at d_sae 3072, 12288 and 65536 (`--only gpu`).
 """
@@ -115,7 +115,7 @@ def extraction() -> pd.DataFrame:
 
 def feeding(store: EmbeddingStore) -> pd.DataFrame:
     """Training steps per second from the store and from a tensor in memory, and the batches alone."""
-    x, config = torch.from_numpy(store.embeddings()), TrainConfig(steps=60, target_l0=32, eval_every=60)
+    x, config = torch.from_numpy(store.embeddings()), TrainConfig(steps=200, target_l0=32, eval_every=200)
     small, speeds = 8192, {"tensor in memory": [], "store, fits its buffer": [], "store, buffer of 8,192 rows": []}
     held_out = x[:1000]
     batches = store.batches
