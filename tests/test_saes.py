@@ -116,6 +116,33 @@ def test_vanilla_meets_a_target_that_is_a_large_share_of_d_sae(k):
     assert result.history.fvu.max() < 2, "the bias starts within the range of the pre-activations"
 
 
+def test_training_is_no_worse_than_the_textbook_dense_loop():
+    x, _ = planted(6000)
+    test, x = x[:1000], x[1000:]
+    ours = train(
+        make_sae("topk", 32, 96, 4), x, TrainConfig(steps=400, batch_size=512, target_l0=4), held_out=test, progress=False
+    )
+    mean, scale = x.mean(0), (32 / (x - x.mean(0)).square().sum(1).mean()).sqrt()
+    W_dec = torch.nn.functional.normalize(gaussian(96, 32), dim=1).requires_grad_()
+    W_enc = W_dec.detach().t().clone().requires_grad_()
+    b_enc, b_dec = torch.zeros(96, requires_grad=True), torch.zeros(32, requires_grad=True)
+    adam, g = torch.optim.Adam([W_enc, W_dec, b_enc, b_dec], lr=2e-3), torch.Generator().manual_seed(0)
+
+    def reconstruct(z):
+        values, idx = (z @ W_enc + b_enc).relu().topk(4, dim=1)
+        return torch.zeros(len(z), 96).scatter(1, idx, values) @ W_dec + b_dec
+
+    for _ in range(400):
+        z = (x[torch.randint(len(x), (512,), generator=g)] - mean) * scale
+        adam.zero_grad()
+        (reconstruct(z) - z).square().sum(1).mean().backward()
+        adam.step()
+        W_dec.data = torch.nn.functional.normalize(W_dec.data, dim=1)
+    z = (test - mean) * scale
+    textbook = float((reconstruct(z) - z).square().sum() / (z - z.mean(0)).square().sum())
+    assert ours.final.fvu <= textbook + 0.005, (ours.final.fvu, textbook)
+
+
 @pytest.mark.parametrize("name", ALL)
 def test_resume_is_bit_for_bit(name, tmp_path):
     x, _ = planted(2000)
