@@ -133,7 +133,10 @@ class Browser:
             self.list.value = self.state.feature
         self.busy = False
         more = f", the first {SHOWN} listed" if len(self.features) > SHOWN else ""
-        self.count.value = f"<span class='sae dim'>{len(self.features):,} features{more}: id, label, detection, density</span>"
+        text = f"{len(self.features):,} features{more}: id, label, detection, density"
+        if not len(self.features):
+            text = "no label has this in it" + ("" if self.meaning.value or self.meaning.disabled else ": tick <em>by meaning</em>")
+        self.count.value = f"<span class='sae dim' role='status'>{text}</span>"
 
     def _pick(self, change: dict) -> None:
         if not self.busy and change["new"] is not None:

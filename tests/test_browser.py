@@ -161,6 +161,8 @@ def test_controls_and_views_follow_one_state(view, tmp_path):
     assert [v for _, v in b.list.options] == [1]
     b.buttons["next"].click()
     assert b.state.feature == 1 and "galaxy" in b.card.value and b.number.value == "1"
+    b.search.value = "no label has these words"
+    assert not b.list.options and "by meaning" in b.count.value
     b.search.value = ""
     b.number.value = "999999"
     assert b.state.feature == 1 and "0 to 23" in b.error.value

@@ -97,7 +97,9 @@ def main() -> None:
     print("\nStability of the names\n" + stability.round(3).to_string())
 
     a, b = read_texts(saes[0], store, rows), read_texts(saes[0], store, test_rows)
-    known = {"domain": ("domain", 10)} | ({"title": ("title", 8)} if "title" in store.frame else {})
+    known = {"domain": ("domain", 10)}
+    if "title" in store.frame and store.frame["title"].value_counts().iloc[0] >= 20:  # articles of many sentences
+        known["title"] = ("title", 8)
     concepts = {}
     for concept, (column, least) in known.items():
         values = store.frame[column].to_numpy()
