@@ -1,4 +1,4 @@
-"""Better names from the same parts: candidates from six sources, chosen by what they detect.
+"""Candidates for names: a pool of the corpus's own words, ranked by six sources for every feature at once.
 
 A pool of the corpus's words and two-word phrases is embedded once. Each *labeller* ranks the pool for every
 feature at once, as a matrix (n_features, n_candidates):
@@ -9,8 +9,7 @@ feature at once, as a matrix (n_features, n_candidates):
 - `self_activation`: what the SAE's encoder answers when it is given the candidate as if it were a text;
 - `centroid`, `contrast`: cosine with the mean of its texts, and with that mean less the near texts' mean.
 
-`simple_labels` turns a matrix into labels. `combined` takes the best few of each source and keeps the one to
-three that best tell active from inactive *training* texts, near ones included. Nothing here sees a held-out text.
+`simple_labels` turns one matrix into labels; `choosing.py` chooses from all six. Nothing here sees a held-out text.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from torch import Tensor
 
 from saelib.interpret import Vectors
 from saelib.saes import SAE
-from saelib.scoring import Exam, set_exam
+from saelib.scoring import Exam
 
 TOKEN = r"(?u)[^\W\d_][\w'’\-]*\w|[.,;:!?()\"]"  # punctuation is a token, so that no phrase runs across it
 
@@ -135,7 +134,7 @@ def best_terms(scores: np.ndarray, n: int) -> np.ndarray:
     return np.take_along_axis(part, np.argsort(-np.take_along_axis(scores, part, 1), axis=1), 1)
 
 
-def _alike(ids: Tensor, pool: Pool) -> Tensor:
+def alike(ids: Tensor, pool: Pool) -> Tensor:
     """Which candidates of a feature are too alike to stand in one label: cosine ≥ 0.8 or a common stem; (F, C, C)."""
     v, stems = torch.from_numpy(pool.vectors)[ids], torch.from_numpy(pool.stems)[ids]  # (F, C, d), (F, C, 2)
     common = (stems[:, :, None, :, None] == stems[:, None, :, None, :]).flatten(3).any(3)
@@ -145,126 +144,16 @@ def _alike(ids: Tensor, pool: Pool) -> Tensor:
 def simple_labels(scores: np.ndarray, pool: Pool, features: np.ndarray, n_terms: int = 3) -> pd.DataFrame:
     """One source alone: its best n_terms candidates that are unlike (cosine < 0.8, no common stem)."""
     ids = torch.from_numpy(best_terms(scores, 8 * n_terms))
-    alike, free = _alike(ids, pool), torch.ones(ids.shape, dtype=torch.bool)
+    unlike, free = ~alike(ids, pool), torch.ones(ids.shape, dtype=torch.bool)
     f, picks = torch.arange(len(ids)), []
     for _ in range(min(n_terms, ids.shape[1])):
         first = free.float().argmax(1)
         picks.append(torch.where(free.any(1), ids[f, first], -1))
-        free &= ~alike[f, first]
-    return _frame(features, torch.stack(picks, 1).tolist(), pool.terms)
+        free &= unlike[f, first]
+    return label_frame(features, torch.stack(picks, 1).tolist(), pool.terms)
 
 
-def _frame(features: np.ndarray, picks: list[list[int]], terms: np.ndarray) -> pd.DataFrame:
+def label_frame(features: np.ndarray, picks: list[list[int]], terms: np.ndarray) -> pd.DataFrame:
+    """Numbers of terms per feature (−1 pads) as `label` and `terms`."""
     chosen = [[str(terms[i]) for i in row if i >= 0] for row in picks]
     return pd.DataFrame({"label": [", ".join(t) for t in chosen], "terms": chosen}, index=pd.Index(features, name="feature"))
-
-
-def masked_auroc(candidates: Tensor, x: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
-    """AUROC of cosine with each candidate: candidates (F, C, d), rows of x with −1 pads (F, P), (F, N) → (F, C)."""
-
-    def similarity(rows: Tensor) -> Tensor:
-        return torch.bmm(candidates, x[rows.clamp_min(0)].transpose(1, 2))
-
-    pos, neg = similarity(positives), similarity(negatives).masked_fill((negatives < 0)[:, None], torch.inf).sort(2).values
-    below = torch.searchsorted(neg.contiguous(), pos.contiguous()).float()
-    valid = (positives >= 0)[:, None].float()
-    n_neg = (negatives >= 0).sum(1).clamp_min(1)[:, None]
-    return (below * valid).sum(2) / valid.sum(2).clamp_min(1) / n_neg
-
-
-def combined(
-    sae: SAE, table: sparse.csr_matrix, embeddings: np.ndarray, pool: Pool, vectors: Vectors,
-    per_source: int = 12, n_terms: int = 3, weights: tuple[float, float, float] = (0.5, 0.3, 0.2),
-    seed: int = 0, exam: Exam | None = None,
-) -> pd.DataFrame:  # fmt: skip
-    """Label every live feature with one to three terms chosen on training texts.
-
-    Terms are added greedily, from the four best first terms, by the weighted score of the mean of their vectors; the
-    labels so found are then embedded as a reader sees them ("a, b, c"), and the best of them is kept.
-
-    Args:
-        table, embeddings: training activations (n, d_sae) and embeddings (n, d). pool: from the same texts.
-        per_source: candidates taken from each labeller. weights: of AUROC against random texts, of AUROC against near
-        texts, and of the words' own detection (the share of active texts that hold a term, less that of near ones).
-        exam: the training texts to choose by; None takes `set_exam(table, embeddings, n_random=200, n_near=100)`.
-
-    Returns:
-        Index `feature`: `label`, `terms`, `train_auroc` (mean of the two AUROCs of the label on training texts).
-    """
-    if not table.shape[0] == len(embeddings) == pool.counts.shape[0]:
-        raise ValueError(
-            f"{table.shape[0]} activation rows, {len(embeddings)} embeddings and {pool.counts.shape[0]} texts in the pool: "
-            "they must be of one corpus"
-        )
-    exam = exam or set_exam(table, embeddings, n_random=200, n_near=100, seed=seed)
-    if not len(exam.features):
-        raise ValueError("no feature is active on these texts: nothing to label")
-    chosen = np.concatenate([best_terms(s, per_source) for s in sources(sae, exam, embeddings, pool).values()], 1)
-    half = exam.active[:, : (exam.active.shape[1] + 1) // 2]
-    found = []
-    for rows in (half, exam.near):  # share of the texts that hold each candidate
-        share = (normalize(membership(rows, len(embeddings)), "l1") @ (pool.counts > 0).astype(np.float32)).toarray()
-        found.append(torch.from_numpy(np.take_along_axis(share, chosen, 1)))
-    x = torch.from_numpy(np.ascontiguousarray(embeddings, dtype=np.float32))
-    chosen, where = torch.from_numpy(chosen.astype(np.int64)), [torch.from_numpy(r) for r in (half, exam.random, exam.near)]
-    sets: list[list[list[int]]] = []
-    for start in range(0, len(chosen), 64):  # blocks of features, to bound memory
-        block = slice(start, start + 64)
-        sets += _term_sets(pool, chosen[block], x, [r[block] for r in where], [s[block] for s in found], n_terms, weights)
-    strings = [[", ".join(str(pool.terms[chosen[f, j]]) for j in ids) for ids in labels] for f, labels in enumerate(sets)]
-    vectors([s for labels in strings for s in labels])  # every distinct label in one call
-    width, picks, scores = max(map(len, sets)), [], []
-    for start in range(0, len(sets), 64):
-        block = slice(start, start + 64)
-        padded = [labels + [labels[0]] * (width - len(labels)) for labels in strings[block]]
-        own = [labels + [labels[0]] * (width - len(labels)) for labels in sets[block]]
-        far, near = _judge(torch.from_numpy(np.stack([vectors(p) for p in padded])), x, [r[block] for r in where])
-        members = torch.tensor([[(ids + [-1] * n_terms)[:n_terms] for ids in labels] for labels in own])
-        missed = [_missed(s[block], members) for s in found]
-        total = weights[0] * far + weights[1] * near + weights[2] * (1 + missed[1] - missed[0]) / 2
-        best = total.argmax(1)
-        picks += [[int(chosen[start + i, j]) for j in own[i][b]] for i, b in enumerate(best.tolist())]
-        scores += ((far + near) / 2).gather(1, best[:, None])[:, 0].tolist()
-    return _frame(exam.features, picks, pool.terms).assign(train_auroc=scores)
-
-
-def _judge(v: Tensor, x: Tensor, where: list[Tensor]) -> tuple[Tensor, Tensor]:
-    v = torch.nn.functional.normalize(v, dim=2)
-    return masked_auroc(v, x, where[0], where[1]), masked_auroc(v, x, where[0], where[2])
-
-
-def _missed(share: Tensor, members: Tensor) -> Tensor:
-    """Share of texts that hold none of a set's terms, were they independent: share (F, C), members (F, S, n) → (F, S)."""
-    kept = torch.where(members >= 0, 1 - share.gather(1, members.clamp_min(0).flatten(1)).view(members.shape), 1)
-    return kept.prod(2)
-
-
-def _term_sets(
-    pool: Pool, ids: Tensor, x: Tensor, where: list[Tensor], found: list[Tensor],
-    n_terms: int, weights: tuple[float, float, float], n_starts: int = 4,
-) -> list[list[list[int]]]:  # fmt: skip
-    """Per feature the sets of candidates (columns of ids) met on the greedy way from each of the best first terms."""
-    candidates, f, alike = torch.from_numpy(pool.vectors)[ids], torch.arange(len(ids)), _alike(ids, pool)
-    blocked, sets = torch.zeros(ids.shape, dtype=torch.bool), [[] for _ in range(len(ids))]
-
-    def score(total: Tensor | float, missed: list[Tensor]) -> Tensor:
-        far, near = _judge(candidates + total, x, where)
-        words = [m * (1 - s) for m, s in zip(missed, found, strict=True)]
-        return weights[0] * far + weights[1] * near + weights[2] * (1 + words[1] - words[0]) / 2
-
-    first = score(0.0, [torch.ones(len(ids), 1)] * 2)
-    for _ in range(min(n_starts, ids.shape[1])):
-        step = first.masked_fill(blocked, -torch.inf).argmax(1)
-        blocked |= alike[f, step]
-        total, taken, path = 0.0, torch.zeros_like(blocked), []
-        missed = [torch.ones(len(ids), 1)] * 2
-        for position in range(n_terms):
-            if position:
-                step = score(total, missed).masked_fill(taken, -torch.inf).argmax(1)
-            total, taken = total + candidates[f, step][:, None], taken | alike[f, step]
-            missed = [m * (1 - s[f, step][:, None]) for m, s in zip(missed, found, strict=True)]
-            path.append(step)
-        for i, row in enumerate(torch.stack(path, 1).tolist()):
-            row = list(dict.fromkeys(row))  # a feature with few candidates may repeat one
-            sets[i] += [row[: n + 1] for n in range(len(row)) if row[: n + 1] not in sets[i]]
-    return sets

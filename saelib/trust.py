@@ -15,8 +15,9 @@ from scipy.stats import rankdata
 from sklearn.preprocessing import normalize
 
 from saelib.activations import Texts, top_texts
+from saelib.choosing import combined
 from saelib.interpret import Vectors
-from saelib.labellers import Pool, candidate_pool, combined, membership
+from saelib.labellers import Pool, candidate_pool, membership
 from saelib.saes import SAE
 from saelib.scoring import Exam, Lexicon, auroc, lsa_space, score_labels, set_exam
 

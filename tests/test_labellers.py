@@ -7,6 +7,7 @@ from scipy import sparse
 from sklearn.metrics import roc_auc_score
 
 from saelib import labellers
+from saelib.choosing import Taste, combined, masked_auroc
 from saelib.interpret import Vectors
 from saelib.scoring import set_exam
 from saelib.training import make_sae
@@ -31,7 +32,7 @@ def test_masked_auroc_equals_sklearn():
     x, candidates = torch.randn(50, 6, generator=g), torch.randn(2, 3, 6, generator=g)
     positives = torch.tensor([[1, 2, 3, -1], [4, 5, -1, -1]])
     negatives = torch.tensor([[10, -1, 12, 13, 14], [20, 21, 22, -1, -1]])
-    got = labellers.masked_auroc(candidates, x, positives, negatives)
+    got = masked_auroc(candidates, x, positives, negatives)
     for f in range(2):
         p, n = positives[f][positives[f] >= 0], negatives[f][negatives[f] >= 0]
         for c in range(3):
@@ -82,15 +83,30 @@ def test_combined_names_planted_concepts_and_embeds_each_string_once(planted, wo
     sae, x, table, vectors = planted
     words.seen.clear()
     pool = labellers.candidate_pool(TEXTS, vectors)
-    labels = labellers.combined(sae, table, x, pool, vectors)
+    labels = combined(sae, table, x, pool, vectors)
     assert len(words.seen) == len(set(words.seen))
     assert list(labels.index) == list(range(8))
     for feature, word in enumerate((*ANIMALS, *PLACES)):
         assert word in labels.label[feature] and 1 <= len(labels.terms[feature]) <= 3
     assert (labels.train_auroc > 0.9).all()
-    again = labellers.combined(sae, table, x, pool, vectors)
+    again = combined(sae, table, x, pool, vectors)
     assert again.equals(labels)
     with pytest.raises(ValueError, match="no feature is active"):
-        labellers.combined(sae, sparse.csr_matrix(table.shape), x, pool, vectors)
+        combined(sae, sparse.csr_matrix(table.shape), x, pool, vectors)
     with pytest.raises(ValueError, match="one corpus"):
-        labellers.combined(sae, table[:5], x[:5], pool, vectors)
+        combined(sae, table[:5], x[:5], pool, vectors)
+
+
+def test_readable_terms_stand_in_the_texts_and_hold_alone(planted):
+    """Left to AUROC alone a sum of odd terms may win; with taste, each term is in an active text and near the best alone."""
+    sae, x, table, vectors = planted
+    pool, exam = labellers.candidate_pool(TEXTS, vectors), set_exam(table, x, n_random=200, n_near=100)
+    rows = [torch.from_numpy(r) for r in (exam.active[:, : (exam.active.shape[1] + 1) // 2], exam.random)]
+    alone = masked_auroc(torch.from_numpy(pool.vectors)[None].expand(8, -1, -1), torch.from_numpy(x), *rows)
+    place = {t: i for i, t in enumerate(pool.terms)}
+    for f, terms in combined(sae, table, x, pool, vectors, taste=Taste(slack=0.05)).terms.items():
+        held = pool.counts[exam.active[f][exam.active[f] >= 0]][:, [place[t] for t in terms]].toarray().max(0)
+        assert (held > 0).all(), "a term that no active text holds"
+        assert min(float(alone[f, place[t]]) for t in terms) > float(alone[f].max()) - 0.2
+    short = combined(sae, table, x, pool, vectors, taste=Taste(cost=1.0))
+    assert (short.terms.str.len() == 1).all(), "each further term must pay for itself"

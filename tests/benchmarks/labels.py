@@ -17,6 +17,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from saelib import labellers, trust  # noqa: E402
 from saelib.activations import read_texts  # noqa: E402
+from saelib.choosing import combined  # noqa: E402
 from saelib.corpora import load_corpus  # noqa: E402
 from saelib.encoder import load_encoder  # noqa: E402
 from saelib.interpret import KeyBERTInterpreter, Vectors  # noqa: E402
@@ -78,7 +79,7 @@ def main() -> None:
         held_out, config = torch.from_numpy(store.embeddings(test_rows)), TrainConfig(steps=800, target_l0=k, seed=seed)
         sae = train(make_sae("topk", store.d_in, size, k, seed), store, config, held_out=held_out, rows=part, progress=False).sae
         a = read_texts(sae, store, part)
-        return sae, labellers.combined(sae, a.table, a.embeddings, labellers.candidate_pool(a.texts, vectors), vectors)
+        return sae, combined(sae, a.table, a.embeddings, labellers.candidate_pool(a.texts, vectors), vectors)
 
     halves = [other(d_sae, rows[i::2], 3 + i) for i in (0, 1)]
     pairs = {

@@ -14,6 +14,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from saelib import labellers  # noqa: E402
 from saelib.activations import read_texts  # noqa: E402
+from saelib.choosing import combined  # noqa: E402
 from saelib.corpora import load_corpus  # noqa: E402
 from saelib.encoder import load_encoder  # noqa: E402
 from saelib.interpret import Vectors  # noqa: E402
@@ -44,7 +45,7 @@ def main() -> None:
             results = train_many(saes, store, config, held_out=held_out, rows=some, progress=False)
             for result in results:
                 a, b = read_texts(result.sae, store, some), read_texts(result.sae, store, test_rows)
-                labels = labellers.combined(
+                labels = combined(
                     result.sae, a.table, a.embeddings, labellers.candidate_pool(a.texts, vectors), vectors
                 )
                 judge = {"encoder": vectors(list(labels.label)) @ b.embeddings.T}
