@@ -168,13 +168,13 @@ class _Member:
         self.k_aux = config.k_aux or max(sae.d_in // 2, 1)
         self.dead: Tensor | None = None
         self.state = {
-            "step": 0, "coefficient": config.coefficient, "l0": None, "history": [],
+            "step": 0, "coefficient": config.coefficient, "l0": None, "unseen": 1.0, "history": [],
             "config": asdict(config), "sae": sae.config(),
         }  # fmt: skip
 
-    def begin(self, sample: Tensor, folder: Path | None) -> None:
+    def begin(self, sample: Tensor, calibration: Tensor, folder: Path | None) -> None:
         """Fit the normaliser, make the optimiser, and resume where a checkpoint stands."""
-        sae = self.sae
+        sae, self.calibration = self.sae, calibration
         sae.fit_normalizer(sample)
         if isinstance(sae, VanillaSAE) and self.target:  # start sparse, or the penalty shrinks everything first
             sae.b_enc.data.fill_(-excess_quantile(sae, sample, min(4 * self.target, sae.d_sae / 2), positive=False))
@@ -210,7 +210,11 @@ class _Member:
             sae.threshold.data.clamp_(min=1e-4)
         sae.samples_since_active.add_(n).masked_fill_(loss.active, 0)
         if isinstance(sae, VanillaSAE) and self.target:
-            _steer(self.state, float(loss.l0), self.target)
+            if self.state["step"] % 20 == 19:  # texts of no training step activate more features than those of the batch
+                with torch.no_grad():
+                    unseen = (sae.encode(self.calibration[:1024]) > 0).sum(1).float().mean()
+                self.state["unseen"] = float(unseen) / max(self.state["l0"], 0.1)
+            _steer(self.state, float(loss.l0), self.target / self.state["unseen"])
         self.state["step"] += 1
 
     def leave_warm_start(self, x: Tensor) -> None:
@@ -219,16 +223,16 @@ class _Member:
             self.sae.calibrate(x)
             self.sae.warm = False
 
-    def evaluate(self, held_out: Tensor, calibration: Tensor) -> Evaluation:
+    def evaluate(self, held_out: Tensor) -> Evaluation:
         """Calibrate what is calibrated, evaluate, and write a line of history."""
         sae, step, last = self.sae, self.state["step"], self.state["step"] == self.config.steps
         total = float(self.loss.total.detach())
         if not math.isfinite(total):
             raise FloatingPointError(f"the loss is {total} at step {step}: lower lr (now {self.config.lr})")
         if isinstance(sae, VanillaSAE) and self.target and last:
-            sae.b_enc.data.sub_(excess_quantile(sae, calibration, self.target, positive=False))
+            sae.b_enc.data.sub_(excess_quantile(sae, self.calibration, self.target, positive=False))
         if isinstance(sae, BatchTopKSAE) or (isinstance(sae, JumpReLUSAE) and (last or sae.warm)):
-            sae.calibrate(calibration, self.target)
+            sae.calibrate(self.calibration, self.target)
         now = evaluate(sae, held_out)
         dead_train = float((sae.samples_since_active > self.dead_after).float().mean())
         line = {"step": step, "loss": total, **now._asdict(), "dead_train": dead_train, "coefficient": self.state["coefficient"]}
@@ -343,7 +347,7 @@ def _train(
         sample = data[:50_000]
     sample, calibration, held_out = (t.to(device, torch.float32) for t in (sample, calibration, held_out))
     for member in members:
-        member.begin(sample, folder)
+        member.begin(sample, calibration, folder)
 
     step = members[0].state["step"]
     if isinstance(data, EmbeddingStore):
@@ -364,7 +368,7 @@ def _train(
             member.finish(len(x))
         step += 1
         if step % eval_every == 0 or step == config.steps:
-            now = [member.evaluate(held_out, calibration) for member in members]
+            now = [member.evaluate(held_out) for member in members]
             bar.set_postfix_str(f"FVU {now[0].fvu:.3f} L0 {now[0].l0:.1f} dead {now[0].dead:.1%}" if len(saes) == 1 else "")
         bar.update(1)
         if folder and (step % checkpoint_every == 0 or step == last):
