@@ -17,7 +17,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from saelib import labellers, trust  # noqa: E402
 from saelib.activations import read_texts  # noqa: E402
-from saelib.choosing import combined  # noqa: E402
+from saelib.choosing import Taste, combined  # noqa: E402
 from saelib.corpora import load_corpus  # noqa: E402
 from saelib.encoder import load_encoder  # noqa: E402
 from saelib.interpret import KeyBERTInterpreter, Vectors  # noqa: E402
@@ -58,12 +58,15 @@ def main() -> None:
         sets = {"reference (KeyBERT)": reference}
         found = labellers.sources(sae, exam, a.embeddings, pool)
         sets |= {s: labellers.simple_labels(m, pool, exam.features) for s, m in found.items()}
+        blunt = Taste(alone=0, together=0, cost=0, slack=1, support=0)
+        sets["AUROC alone"] = combined(sae, a.table, a.embeddings, pool, vectors, taste=blunt, exam=exam)
         sets["combined"] = names
         tables.append(trust.summary(trust.judge_all(sets, sae, a, b, vectors)))
         kept = names.kind.value_counts(normalize=True).add_prefix("kind ").to_dict()
         shown.append(names.attrs | kept | {"good without abstaining": (names.auroc >= 0.9).mean()})
         named.append(names)
         saes.append(sae)
+        shown[-1]["terms in a label"] = names.terms.str.len().mean()
         print(f"seed {seed}: reference {reference_s:.0f} s, name_features {seconds[-1]['name_features']:.0f} s", flush=True)
 
     table = sum(tables) / len(tables)
