@@ -16,16 +16,21 @@ import numpy as np
 import torch
 
 BATCH, CLOCK = 1024, []
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")  # same for all; no GPU has been measured yet
 
 
 def peak_mb() -> float:
-    """Most memory this process held; not `ru_maxrss`, which a child inherits from its parent."""
+    """Most memory held: the GPU's where there is one, else this process's; not `ru_maxrss`, which a child inherits."""
+    if DEVICE.type == "cuda":
+        return torch.cuda.max_memory_allocated() / 2**20
     with open("/proc/self/status") as file:
         return next(int(line.split()[1]) / 1024 for line in file if line.startswith("VmHWM"))
 
 
 def tick(*_: object) -> None:
     """Note that a step begins."""
+    if DEVICE.type == "cuda":
+        torch.cuda.synchronize()
     CLOCK.append(time.perf_counter())
 
 
@@ -54,14 +59,14 @@ def textbook(x, d_sae, k, steps):
     """The dense formula: top-k, scatter, two dense products and their gradients, Adam; decoder rows normalised."""
     scale = x.shape[1] ** 0.5
     g = torch.Generator().manual_seed(0)
-    W_dec = torch.nn.functional.normalize(torch.randn(d_sae, x.shape[1], generator=g), dim=1).requires_grad_()
+    W_dec = torch.nn.functional.normalize(torch.randn(d_sae, x.shape[1], generator=g).to(DEVICE), dim=1).requires_grad_()
     W_enc = W_dec.detach().t().contiguous().requires_grad_()
-    b_enc, b_dec = torch.zeros(d_sae, requires_grad=True), (x.mean(0) * scale).requires_grad_()
+    b_enc, b_dec = torch.zeros(d_sae, device=DEVICE, requires_grad=True), (x.mean(0) * scale).requires_grad_()
     adam = torch.optim.Adam([W_dec, W_enc, b_enc, b_dec], lr=1e-3)
 
     def encode(v):
         values, idx = ((v - b_dec) @ W_enc + b_enc).relu().topk(k, dim=1)
-        return torch.zeros(len(v), d_sae).scatter(1, idx, values)
+        return torch.zeros(len(v), d_sae, device=DEVICE).scatter(1, idx, values)
 
     batches = stream(x * scale)
     for _ in range(steps):
@@ -83,10 +88,10 @@ def saelens(x, d_sae, k, steps):
     from sae_lens.training.sae_trainer import SAETrainer
 
     scale = x.shape[1] ** 0.5
-    sae = TopKTrainingSAE(TopKTrainingSAEConfig(d_in=x.shape[1], d_sae=d_sae, k=k))
+    sae = TopKTrainingSAE(TopKTrainingSAEConfig(d_in=x.shape[1], d_sae=d_sae, k=k, device=str(DEVICE)))
     cfg = SAETrainerConfig(
         total_training_samples=steps * BATCH, train_batch_size_samples=BATCH, lr=1e-3, lr_end=1e-5,
-        lr_warm_up_steps=steps // 20, lr_decay_steps=3 * steps // 10, logger=LoggingConfig(log_to_wandb=False),
+        lr_warm_up_steps=steps // 20, lr_decay_steps=3 * steps // 10, logger=LoggingConfig(log_to_wandb=False), device=str(DEVICE),
     )  # fmt: skip
 
     def timed():
@@ -102,7 +107,7 @@ def hypothesaes(x, d_sae, k, steps):
     """HypotheSAEs: SparseAutoencoder.fit, its own learning rate."""
     from hypothesaes.sae import SparseAutoencoder
 
-    sae = SparseAutoencoder(x.shape[1], d_sae, k, device="cpu")
+    sae = SparseAutoencoder(x.shape[1], d_sae, k, device=DEVICE)
     sae.register_forward_pre_hook(tick)
     sae.fit(x, batch_size=BATCH, n_epochs=max(1, round(steps * BATCH / len(x))), show_progress=False)
     sae.eval()
@@ -120,7 +125,7 @@ def latentsae(x, d_sae, k, steps):
     data = x[order[: steps * BATCH]]
     cfg = TrainConfig(SaeConfig(num_latents=d_sae, k=k), d_in=x.shape[1], batch_size=BATCH, lr_warmup_steps=steps // 20,
                       auxk_alpha=1 / 32, num_workers=0, log_to_wandb=False, save_every=10**9, checkpoints_directory="/tmp")  # fmt: skip
-    trainer = SaeTrainer(cfg, data, torch.device("cpu"))
+    trainer = SaeTrainer(cfg, data, DEVICE)
     trainer.sae.register_forward_pre_hook(tick)
     with contextlib.suppress(Exception):  # its last act is to save where we do not want it to
         trainer.fit()
@@ -133,7 +138,7 @@ def dictionary_learning(x, d_sae, k, steps):
 
     scale = x.shape[1] ** 0.5
     trainer = TopKTrainer(
-        steps, x.shape[1], d_sae, k, 0, "none", warmup_steps=steps // 20, decay_start=7 * steps // 10, seed=0, device="cpu"
+        steps, x.shape[1], d_sae, k, 0, "none", warmup_steps=steps // 20, decay_start=7 * steps // 10, seed=0, device=str(DEVICE)
     )
     batches = stream(x * scale)
     for step in range(steps):
@@ -146,7 +151,7 @@ def main() -> None:
     """Train, measure, print."""
     name, train_file, test_file = sys.argv[1:4]
     d_sae, k, steps = map(int, sys.argv[4:7])
-    x, test = (torch.from_numpy(np.load(f)) for f in (train_file, test_file))
+    x, test = (torch.from_numpy(np.load(f)).to(DEVICE) for f in (train_file, test_file))
     torch.manual_seed(0)
     with contextlib.redirect_stdout(io.StringIO()):
         encode, decode, scale, *whole = globals()[name](x, d_sae, k, steps)
@@ -158,10 +163,10 @@ def main() -> None:
         if whole:
             x_hat = torch.cat([whole[0](c) for c in v.split(1024)])
             if encode:
-                acts = torch.as_tensor(encode(v))
+                acts = torch.as_tensor(encode(v)).to(DEVICE)
             else:
                 rows = torch.cat([whole[1](c) for c in v.split(1024)])
-                acts = torch.zeros(len(v), d_sae).scatter(1, rows, 1.0)
+                acts = torch.zeros(len(v), d_sae, device=DEVICE).scatter(1, rows, 1.0)
         else:
             acts = encode(v)
             x_hat = decode(acts)

@@ -45,9 +45,7 @@ def main() -> None:
             results = train_many(saes, store, config, held_out=held_out, rows=some, progress=False)
             for result in results:
                 a, b = read_texts(result.sae, store, some), read_texts(result.sae, store, test_rows)
-                labels = combined(
-                    result.sae, a.table, a.embeddings, labellers.candidate_pool(a.texts, vectors), vectors
-                )
+                labels = combined(result.sae, a.table, a.embeddings, labellers.candidate_pool(a.texts, vectors), vectors)
                 judge = {"encoder": vectors(list(labels.label)) @ b.embeddings.T}
                 scores = score_labels(labels, judge, set_exam(b.table, b.embeddings), b.table)
                 line = {

@@ -49,7 +49,8 @@ def training(store: EmbeddingStore, peers: str | None, steps: int) -> dict[str, 
         files = [Path(folder) / "train.npy", Path(folder) / "test.npy"]
         for file, part in zip(files, (rows, test), strict=True):
             np.save(file, store.embeddings(part))
-        for d_sae, n_steps in ((3072, steps), (12288, max(steps // 8, 20))):
+        widest = ((65_536, steps // 8),) if torch.cuda.is_available() else ()
+        for d_sae, n_steps in ((3072, steps), (12288, max(steps // 8, 20)), *widest):
             lines = {}
             for name in ("saelib", "textbook", *(PEERS if peers else ())):
                 python = peers if name in PEERS else sys.executable
