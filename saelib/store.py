@@ -164,7 +164,7 @@ class EmbeddingStore:
         rows = np.arange(len(self)) if rows is None else np.asarray(rows)
         if not 1 <= batch_size <= len(rows):
             raise ValueError(f"batch_size must be in 1..{len(rows)} (the rows served), not {batch_size}")
-        plan = islice(_batch_plan(len(rows), batch_size, buffer_rows, seed), skip, None)
+        plan = islice(batch_plan(len(rows), batch_size, buffer_rows, seed), skip, None)
         if len(rows) <= buffer_rows:
             table = torch.from_numpy(self.embeddings(rows)).to(device)
             for _, picked in plan:
@@ -262,7 +262,7 @@ def _write_shard(path: Path, number: int, rows: list[dict], vectors: np.ndarray,
     return entry
 
 
-def _batch_plan(n: int, batch_size: int, buffer_rows: int, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def batch_plan(n: int, batch_size: int, buffer_rows: int, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield (rows in the buffer, positions drawn from it), without touching data; see `batches`."""
     rng = np.random.default_rng(seed)
     if n <= buffer_rows:

@@ -11,7 +11,7 @@ from scipy import sparse
 from saelib.activations import activation_quantiles, co_activation
 from saelib.corpora import load_corpus, split_sentences
 from saelib.encoder import load_encoder
-from saelib.store import EmbeddingStore, StoreError, _batch_plan
+from saelib.store import EmbeddingStore, StoreError, batch_plan
 
 
 def test_wiki_vital_has_eleven_domains():
@@ -139,7 +139,7 @@ def test_batches_cover_repeat_and_skip(tmp_path, rows, words, buffer_rows):
 
 
 def test_the_buffer_serves_every_row_about_equally_often():
-    counts, plan = np.zeros(3000), _batch_plan(3000, 100, 1000, seed=0)
+    counts, plan = np.zeros(3000), batch_plan(3000, 100, 1000, seed=0)
     for _ in range(300):
         buffer, picked = next(plan)
         np.add.at(counts, buffer[picked], 1)

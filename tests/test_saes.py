@@ -157,6 +157,16 @@ def test_resume_is_bit_for_bit(name, tmp_path):
         train(make_sae(name, 32, 64, 4), x, TrainConfig(steps=61, target_l0=4), checkpoint=tmp_path, progress=False)
 
 
+def test_a_resumed_run_knows_which_latents_were_dead(tmp_path):
+    x = torch.nn.functional.normalize(torch.randn(2000, 32, generator=torch.Generator().manual_seed(0)), dim=1)
+    config = TrainConfig(steps=32, batch_size=128, target_l0=4, dead_after=256, k_aux=8)
+    whole = train(make_sae("topk", 32, 256, 4), x, config, progress=False)
+    assert whole.history.dead_train.max() > 0, "the case needs dead latents"
+    train(make_sae("topk", 32, 256, 4), x, config, checkpoint=tmp_path, stop_after=23, progress=False)
+    resumed = train(make_sae("topk", 32, 256, 4), x, config, checkpoint=tmp_path, progress=False)
+    assert all(torch.equal(a, b) for a, b in zip(whole.sae.state_dict().values(), resumed.sae.state_dict().values(), strict=True))
+
+
 def test_aux_loss_gives_gradient_to_dead_latents_only():
     sae, x = TopKSAE(16, 40, 5), gaussian()
     sae.fit_normalizer(x)
