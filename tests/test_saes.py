@@ -159,7 +159,7 @@ def test_resume_is_bit_for_bit(name, tmp_path):
 
 def test_a_resumed_run_knows_which_latents_were_dead(tmp_path):
     x = torch.nn.functional.normalize(torch.randn(2000, 32, generator=torch.Generator().manual_seed(0)), dim=1)
-    config = TrainConfig(steps=32, batch_size=128, target_l0=4, dead_after=256, k_aux=8)
+    config = TrainConfig(steps=32, batch_size=128, target_l0=4, dead_after=100, k_aux=8)
     whole = train(make_sae("topk", 32, 256, 4), x, config, progress=False)
     assert whole.history.dead_train.max() > 0, "the case needs dead latents"
     train(make_sae("topk", 32, 256, 4), x, config, checkpoint=tmp_path, stop_after=23, progress=False)
