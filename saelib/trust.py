@@ -1,11 +1,13 @@
-"""When to believe a name: abstention, kinds of features, stability across SAEs, known concepts.
+"""When to believe a name: the whole way from texts to judged names, abstention, stability across SAEs, known concepts.
 
 `scoring.py` measures one label; this module says what the measurements mean for a reader: which features are
-shown as "unnamed", which are about spelling or format and not about meaning, whether the same name comes back
-with another seed, and whether a concept that is known to be in the corpus was found and named.
+shown as "unnamed", whether the same name comes back with another seed, and whether a concept that is known to be in the
+corpus was found and named.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
@@ -17,11 +19,12 @@ from sklearn.preprocessing import normalize
 from saelib.activations import Texts, top_texts
 from saelib.choosing import combined
 from saelib.interpret import Vectors
-from saelib.labellers import Pool, candidate_pool, membership
+from saelib.kinds import feature_kinds, format_features, spelling_features, surface_statistics
+from saelib.labellers import candidate_pool, membership
 from saelib.saes import SAE
 from saelib.scoring import Exam, Lexicon, auroc, lsa_space, score_labels, set_exam
 
-SURFACE = ("long", "digits", "capitals", "other scripts or accents", "parentheses", "quotation marks", "commas")
+Encode = Callable[[list[str]], np.ndarray]  # n strings → (n, d)
 
 
 def abstention_threshold(score: np.ndarray, good: np.ndarray, share: float = 0.95) -> float:
@@ -40,85 +43,6 @@ def abstention_threshold(score: np.ndarray, good: np.ndarray, share: float = 0.9
     last = np.r_[np.diff(score[order]) != 0, True]  # equal scores stand or fall together
     keep = np.flatnonzero((right >= share) & last) if len(order) else []
     return float(score[order][keep[-1]]) if len(keep) else float("inf")
-
-
-def surface_statistics(texts: list[str]) -> np.ndarray:
-    """(len(SURFACE), n) float32: log length, and shares of characters that are digits, capitals, non-ASCII, …"""
-
-    def row(text: str) -> list[float]:
-        n = max(len(text), 1)
-        counts = (sum(map(test, text)) for test in (str.isdigit, str.isupper, lambda c: c.isalpha() and not c.isascii()))
-        marks = (sum(text.count(c) for c in chars) for chars in ("()", "\"“”«»'‘’", ","))
-        return [np.log1p(len(text)), *(c / n for c in counts), *(c / n for c in marks)]
-
-    return np.array([row(t) for t in texts], dtype=np.float32).T
-
-
-def format_features(exam: Exam, statistics: np.ndarray) -> pd.DataFrame:
-    """For each feature the surface statistic that best tells its texts from near ones: `format`, `format_auroc`."""
-    scores = []
-    for statistic in statistics:  # a handful, not features
-        judge = np.broadcast_to(statistic, (len(exam.features), len(statistic)))
-        scores.append(auroc(judge, exam, exam.near).auroc.to_numpy())
-    scores = np.nan_to_num(np.stack(scores), nan=0.5)
-    best = np.abs(scores - 0.5).argmax(0)
-    value = scores[best, np.arange(scores.shape[1])]
-    names = [
-        SURFACE[b] if v > 0.5 else f"few {SURFACE[b]}" if SURFACE[b] != "long" else "short"
-        for b, v in zip(best, value, strict=True)
-    ]
-    return pd.DataFrame(
-        {"format": names, "format_auroc": np.abs(value - 0.5) + 0.5}, index=pd.Index(exam.features, name="feature")
-    )
-
-
-def spelling_features(
-    features: np.ndarray, rows: np.ndarray, near: np.ndarray, pool: Pool, *, sizes: tuple[int, ...] = (4, 5, 3),
-    min_share: float = 0.6, max_near: float = 0.15, max_corpus: float = 0.05,
-) -> pd.Series:  # fmt: skip
-    """Features whose texts share the start of words and not a meaning: index feature → 'words with "meta-"'.
-
-    A prefix counts when it is rare (at most `max_corpus` of all texts hold a word with it), `min_share` of the top
-    texts (rows, (L, n)) and at most `max_near` of the near inactive ones hold one, in four different words at least
-    that are unlike one another (mean cosine < 0.5), none of which stands in over half of these texts.
-    """
-    single = np.array([" " not in t for t in pool.terms])
-    words, on = pool.terms[single], (pool.counts[:, single] > 0).astype(np.float32)
-    vectors, stems, found = pool.vectors[single], pool.stems[single, 0], {}
-    for size in sizes:
-        code, prefixes = pd.factorize(pd.Series(words).str[:size])
-        group = sparse.csr_matrix((np.ones(len(words), np.float32), (range(len(words)), code)))
-        holds = ((on @ group) > 0).astype(np.float32)
-        share = [(normalize(membership(r, on.shape[0]), "l1") @ holds).toarray() for r in (rows, near)]
-        rare = np.asarray(holds.mean(0)).ravel() <= max_corpus
-        good = (share[0] >= min_share) & (share[1] <= max_near) & rare & ((rows >= 0).sum(1) >= 5)[:, None]
-        for f, p in zip(*np.nonzero(good), strict=True):  # few: the rare features that pass
-            texts = rows[f][rows[f] >= 0]
-            used = np.flatnonzero((np.asarray(on[texts].sum(0)).ravel() > 0) & (code == p))
-            most = pd.Series(np.asarray(on[texts][:, used].sum(0)).ravel()).groupby(stems[used]).sum()
-            v, n = vectors[used], len(used)
-            if len(most) >= 4 and most.max() <= 0.5 * share[0][f, p] * len(texts) and (np.sum(v @ v.T) - n) / (n * (n - 1)) < 0.5:
-                found.setdefault(int(features[f]), f'words with "{prefixes[p]}-"')
-    return pd.Series(found, name="spelling", dtype=object)
-
-
-def kinds(scores: pd.DataFrame, density: pd.Series, formats: pd.DataFrame, spelling: pd.Series) -> pd.DataFrame:
-    """What a feature is about: `kind` and `note`.
-
-    dense (active on over a tenth of the texts), spelling, format (a surface statistic beats the label against near
-    texts and is ≥ 0.85), words (the label's words tell the texts from near ones better than its meaning does), theme
-    (the other way round: detection ≥ 0.9 by a label whose words hardly stand in the texts, BM25 < 0.55), concept (both).
-    """
-    frame = pd.DataFrame({"kind": "concept", "note": ""}, index=scores.index)
-    frame.loc[(scores.auroc >= 0.9) & (scores.auroc_bm25 < 0.55), "kind"] = "theme"
-    frame.loc[scores.near_bm25 > scores.auroc_near, "kind"] = "words"
-    formats = formats.reindex(scores.index)
-    is_format = (formats.format_auroc >= 0.85) & (formats.format_auroc > scores.auroc_near.fillna(0))
-    frame.loc[is_format, ["kind", "note"]] = np.c_[np.full(is_format.sum(), "format"), formats.format[is_format]]
-    spelled = frame.index.intersection(spelling.index)
-    frame.loc[spelled, "kind"], frame.loc[spelled, "note"] = "spelling", spelling[spelled]
-    frame.loc[density.reindex(scores.index) > 0.1, "kind"] = "dense"
-    return frame
 
 
 @torch.no_grad()
@@ -206,15 +130,35 @@ def top_rows(table: sparse.csr_matrix, n: int = 10) -> pd.Series:
     return pd.Series([[int(r) for r in rows[f] if r >= 0] for f in live], index=pd.Index(live, name="feature"))
 
 
+def label_judges(
+    labels: list[str], test: Texts, vectors: Vectors, lexicon: Lexicon, spaces: dict[str, tuple[Encode, np.ndarray]]
+) -> dict[str, np.ndarray]:
+    """How well each label fits each held-out text, (n_labels, n_texts), by the encoder, BM25, and other `spaces`.
+
+    Args:
+        spaces: name → (a function from strings to vectors, the held-out texts' unit vectors).
+    """
+    judges = {"encoder": vectors(labels) @ test.embeddings.T, "bm25": lexicon.bm25(labels)}
+    return judges | {name: normalize(encode(labels)) @ texts.T for name, (encode, texts) in spaces.items()}
+
+
+def text_spaces(train: Texts, test: Texts, second: Encode | None = None) -> dict[str, tuple[Encode, np.ndarray]]:
+    """The judges' spaces beside the encoder's: LSA of the training texts, and a second encoder when there is one."""
+    spaces = {"lsa": lsa_space(train.texts)} | ({"second": second} if second else {})
+    return {name: (encode, normalize(encode(test.texts))) for name, encode in spaces.items()}
+
+
 def name_features(
-    sae: SAE, train: Texts, test: Texts, vectors: Vectors, *, good: float = 0.9, share: float = 0.95, seed: int = 0
-) -> pd.DataFrame:
+    sae: SAE, train: Texts, test: Texts, vectors: Vectors, *, good: float = 0.9, share: float = 0.95, seed: int = 0,
+    second: Encode | None = None,
+) -> pd.DataFrame:  # fmt: skip
     """The whole way: candidates, combined labels, judges, abstention, kinds. What the notebooks and the browser read.
 
     Args:
         train: texts to choose labels by. test: held-out texts to judge them on. vectors: the encoder's cache.
         good, share: at least `share` of the labels shown are to have a detection of `good` or more. The threshold on
         `train_auroc` is calibrated on one random half of the features; the other half is the check.
+        second: another encoder, e.g. model2vec's `encode`: one more judge, the columns `auroc_second` and `near_second`.
 
     Returns:
         index feature (live ones): `label`, `terms`, `term_scores` (detection of each by itself),
@@ -226,12 +170,8 @@ def name_features(
     pool = candidate_pool(train.texts, vectors)
     exam = set_exam(train.table, train.embeddings, n_random=200, n_near=100, seed=seed)
     labels = combined(sae, train.table, train.embeddings, pool, vectors, exam=exam)
-    strings, lexicon, lsa = list(labels.label), Lexicon(test.texts), lsa_space(train.texts)
-    judges = {
-        "encoder": vectors(strings) @ test.embeddings.T,
-        "bm25": lexicon.bm25(strings),
-        "lsa": lsa(strings) @ lsa(test.texts).T,
-    }
+    lexicon = Lexicon(test.texts)
+    judges = label_judges(list(labels.label), test, vectors, lexicon, text_spaces(train, test, second))
     held_out = set_exam(test.table, test.embeddings, seed=seed)
     scores = score_labels(labels, judges, held_out, test.table, lexicon, n_bootstrap=200)
     place = pd.Index(held_out.features).get_indexer(labels.index)  # −1: active on no held-out text
@@ -243,7 +183,7 @@ def name_features(
     density = pd.Series(np.diff(train.table.tocsc().indptr) / train.table.shape[0])[labels.index]
     spelled = spelling_features(exam.features, exam.active[:, :20], exam.near, pool)
     formats = format_features(exam, surface_statistics(train.texts))
-    frame = labels.join(scores).join(kinds(scores, density, formats, spelled)).assign(density=density)
+    frame = labels.join(scores).join(feature_kinds(scores, density, formats, spelled)).assign(density=density)
     frame["top_rows"] = top_rows(train.table)
 
     half = np.random.default_rng(seed).random(len(frame)) < 0.5
@@ -268,12 +208,14 @@ def as_shown(names: pd.DataFrame) -> pd.Series:
 
 
 def judge_all(
-    label_sets: dict[str, pd.DataFrame], sae: SAE, train: Texts, test: Texts, vectors: Vectors, seed: int = 0
-) -> dict[str, pd.DataFrame]:
+    label_sets: dict[str, pd.DataFrame], sae: SAE, train: Texts, test: Texts, vectors: Vectors, seed: int = 0,
+    second: Encode | None = None,
+) -> dict[str, pd.DataFrame]:  # fmt: skip
     """Several labellers side by side on the same held-out texts, with the scale to read them by.
 
     Args:
         label_sets: name → labels (index feature, `label`, `terms`); the last one is also dealt out wrongly.
+        second: another encoder, one more judge.
 
     Returns:
         name → `score_labels`, with the encoder, BM25 and LSA as judges; then "nearest feature's label" and "shuffled
@@ -284,13 +226,11 @@ def judge_all(
     order = {"nearest feature's label": (W @ W.T).fill_diagonal_(-1).argmax(1).cpu().numpy()}
     order["shuffled labels"] = np.random.default_rng(seed).permutation(len(last))
     wrong = {name: last[["label", "terms"]].iloc[o].set_index(last.index) for name, o in order.items()}
-    lexicon, exam, lsa, out = Lexicon(test.texts), set_exam(test.table, test.embeddings, seed=seed), lsa_space(train.texts), {}
-    seen = lsa(test.texts)
+    lexicon, exam, out = Lexicon(test.texts), set_exam(test.table, test.embeddings, seed=seed), {}
+    spaces = text_spaces(train, test, second)
     for name, labels in (label_sets | wrong).items():
         labels = labels[labels.label != ""]
-        strings = list(labels.label)
-        judges = {"encoder": vectors(strings) @ test.embeddings.T, "bm25": lexicon.bm25(strings)}
-        judges["lsa"] = lsa(strings) @ seen.T
+        judges = label_judges(list(labels.label), test, vectors, lexicon, spaces)
         out[name] = score_labels(labels, judges, exam, test.table, lexicon)
     rows, _ = top_texts(train.table, 10)
     centre = normalize(membership(rows[last.index], len(train.texts)) @ train.embeddings)
@@ -301,7 +241,18 @@ def judge_all(
 
 def summary(scores: dict[str, pd.DataFrame]) -> pd.DataFrame:
     """One line per labeller: means over features, and the median and 10th percentile of `auroc`."""
-    columns = ["auroc_near", "auroc_bm25", "near_bm25", "auroc_lsa", "near_lsa", "spearman", "f1", "npmi"]
+    columns = [
+        "auroc_near",
+        "auroc_bm25",
+        "near_bm25",
+        "auroc_lsa",
+        "near_lsa",
+        "auroc_second",
+        "near_second",
+        "spearman",
+        "f1",
+        "npmi",
+    ]
     lines = {}
     for name, frame in scores.items():
         first = {"auroc": frame.auroc.mean(), "median": frame.auroc.median(), "p10": frame.auroc.quantile(0.1)}

@@ -8,7 +8,7 @@ from scipy import sparse
 from scipy.stats import spearmanr
 from sklearn.metrics import f1_score, roc_auc_score
 
-from saelib import trust
+from saelib import kinds, trust
 from saelib.activations import Texts
 from saelib.interpret import Vectors
 from saelib.labellers import candidate_pool
@@ -141,16 +141,16 @@ def test_spelling_and_format_features_are_found(words):
     active[60:100, 1] = 1
     table = sparse.csr_matrix(active)
     exam = set_exam(table, x, n_random=100)
-    found = trust.spelling_features(
+    found = kinds.spelling_features(
         exam.features, exam.active[:, :20], exam.near, candidate_pool(texts, vectors), sizes=(3,), max_corpus=0.3
     )
     assert found.to_dict() == {0: 'words with "met-"'}
-    formats = trust.format_features(exam, trust.surface_statistics(texts))
+    formats = kinds.format_features(exam, kinds.surface_statistics(texts))
     assert formats.format[0] in ("digits", "long") and formats.format_auroc[0] > 0.95
     scores = pd.DataFrame({"auroc": [0.9, 0.6], "auroc_near": [0.5, 0.9], "auroc_bm25": [0.5, 0.8], "near_bm25": [0.5, 0.95]})
-    kinds = trust.kinds(scores, pd.Series([0.02, 0.02]), formats, pd.Series(dtype=object))
-    assert kinds.kind.tolist() == ["format", "words"]
-    assert trust.kinds(scores, pd.Series([0.5, 0.02]), formats, found).kind.tolist() == ["dense", "words"]
+    found_kinds = kinds.feature_kinds(scores, pd.Series([0.02, 0.02]), formats, pd.Series(dtype=object))
+    assert found_kinds.kind.tolist() == ["format", "words"]
+    assert kinds.feature_kinds(scores, pd.Series([0.5, 0.02]), formats, found).kind.tolist() == ["dense", "words"]
 
 
 def test_stability_is_one_with_itself_and_low_with_another():
@@ -218,7 +218,8 @@ def test_name_features_end_to_end(words):
     assert [len(a) == len(b) for a, b in zip(names.terms, names.term_scores, strict=True)] == [True] * 8
     assert names.low.iloc[:7].le(names.auroc.iloc[:7]).all() and names.attrs["share_good"] >= 0.9
     assert (trust.as_shown(names.assign(shown=False)) == "unnamed").all()
-    judged = trust.judge_all({"mine": names}, sae, part(where), part(~where, silent), Vectors(words.encode))
+    judged = trust.judge_all({"mine": names}, sae, part(where), part(~where, silent), Vectors(words.encode), second=words.encode)
     table = trust.summary(judged)
+    assert np.allclose(table.auroc_second.iloc[:3], table.auroc.iloc[:3]), "the same encoder, asked as a second judge"
     assert list(table.index) == ["mine", "nearest feature's label", "shuffled labels", "mean of the top texts"]
     assert table.auroc["mine"] > 0.95 > table.auroc["shuffled labels"] + 0.2
