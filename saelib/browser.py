@@ -1,26 +1,66 @@
 """The feature browser: one state, widgets that show `views.py`, and the same views as one HTML file.
 
 `browse(view)` shows widgets (JupyterLab, Notebook, Colab, Kaggle, Voila); `browse(view, mode="static")` gives HTML
-that needs neither kernel nor network. The map and the document map are built when they are opened.
+that needs neither kernel nor network. Maps and pages of the sections are built when they are opened.
 """
 
 from __future__ import annotations
 
-import html
+from collections.abc import Callable
 from pathlib import Path
 
 import ipywidgets as w
 import numpy as np
 from IPython.display import HTML, display
 
-from saelib import explain, views
+from saelib import explain, pages, views
 from saelib.explain import View
-from saelib.maps import State, document_map, feature_map
-from saelib.pages import export, page, read_notes, write_notes
+from saelib.maps import (
+    ROWS_STYLE,
+    WIDE,
+    Pager,
+    Rows,
+    Sections,
+    State,
+    TextPane,
+    document_map,
+    feature_map,
+    show_document,
+    side_card,
+)
 
-SORTS = ["label score", "density", "max", "id"]
-SHOWN = 300  # rows of the list: more is slow to send and nobody scrolls them
-LIST_STYLE = "<style>.sae-browser select{font-family:ui-monospace,monospace;font-size:12px}.sae-browser .sae-error{color:#b00020;font-weight:600}</style>"
+PER_PAGE, EXAMPLES = 12, 10  # rows of the feature table, texts of a page
+STYLE = """<style>
+.sae-browser{padding:0 2px}.sae-browser>.widget-box{overflow:visible}
+.sae-tools{gap:4px 10px;padding:2px 0 8px;border-bottom:1px solid var(--jp-border-color2,#8885);margin-bottom:8px}
+.sae-tools>*{margin:0!important}.sae-tools .widget-label{width:auto!important}
+.sae-heads{display:grid!important;grid-template-columns:50px 1fr 56px 62px 52px 52px 52px;width:100%;border-bottom:1px solid var(--jp-border-color2,#8885)}
+.sae-heads button{width:auto;min-width:0;margin:0;padding:0 8px 0 0;background:none;font-size:11px;font-weight:600;text-align:right;height:26px;
+line-height:26px;overflow:visible}.sae-heads button:nth-child(2){text-align:left;padding-left:8px}
+.sae-heads>.widget-html{margin:0}.sae-heads .widget-html-content{line-height:26px}
+.sae-left,.sae-right{overflow:visible;padding:0 12px 0 0}.sae-right{padding:0 0 0 12px}
+.sae-left .widget-html,.sae-right .widget-html{margin:0}.sae-line{gap:2px 12px;padding:4px 0}
+.sae-tabs,.sae-bands{width:100%;margin:0}.sae-tabs{margin:14px 0 4px;border-bottom:1px solid var(--jp-border-color2,#8885)}
+.sae-tabs button,.sae-bands button{width:auto;background:none;box-shadow:none!important;margin:0}
+.sae-tabs button{font-weight:600;padding:0 14px;opacity:.75;border-bottom:2px solid transparent}
+.sae-tabs button.mod-active{opacity:1;background:none;border-bottom-color:var(--jp-brand-color1,#2a8cc8)}
+.sae-bands button{font-size:12px;height:24px;line-height:22px;padding:0 10px;border:1px solid var(--jp-border-color2,#8885);border-radius:12px;
+margin:0 5px 4px 0}.sae-bands button.mod-active{background:#2a8cc833;border-color:#2a8cc8}
+.sae-sections{margin-top:18px;border-top:1px solid var(--jp-border-color2,#8885)}
+.sae-sections>button{text-align:left;background:none;box-shadow:none!important;margin:0;font-weight:600;height:36px;line-height:36px;padding:0 6px;
+border-bottom:1px solid var(--jp-border-color2,#8885)}.sae-sections>button:hover{background:#8080801f}.sae-sections>button i{width:16px}
+.sae-page{padding:10px 4px 18px;overflow:visible;border-bottom:1px solid var(--jp-border-color2,#8885)}
+@media(min-width:1000px){.sae-left{position:sticky;top:0;align-self:flex-start}}
+</style>"""
+HEADS = {"id": "id", "label": "label", "label score": "score", "density": "density", "max": "max", "mean": "mean"}
+
+
+def _auto(**more: str) -> w.Layout:
+    return w.Layout(width="auto", **more)
+
+
+def _labelled(width: str, **settings: object) -> dict:
+    return {"layout": w.Layout(width=width), "style": {"description_width": "initial"}, **settings}
 
 
 class Browser:
@@ -28,119 +68,154 @@ class Browser:
 
     def __init__(self, view: View, notes: str | Path | None = None, feature: int | None = None) -> None:
         self.view, self.notes_file, self.state = view, Path(notes) if notes else None, State()
-        self.notes = read_notes(self.notes_file)
-        self._make_controls()
-        self._make_pages()
+        self.notes, self.busy, self.reverse = pages.read_notes(self.notes_file), False, False
+        tools, left, right = self._make_tools(), self._make_table(), self._make_panes()
+        self.sections = self._make_sections()
+        body = w.Box([left, right], layout=w.Layout(flex_flow="row wrap", width="100%", overflow="visible"))
+        self.error = w.HTML(layout=WIDE)
+        style = w.HTML(views.STYLE + ROWS_STYLE + STYLE, layout=w.Layout(margin="0", height="0"))
+        self.widget = w.VBox([style, tools, self.error, body, self.sections])
+        self.widget.add_class("sae-browser")
         self.state.observe(self._show_feature, "feature")
         self.state.observe(self._show_document, "document")
-        self.state.observe(lambda change: setattr(self.error, "value", _error(change.new)), "message")
-        self._refresh_list()
+        self.state.observe(self._refresh, "within")
+        self.state.observe(lambda change: setattr(self.error, "value", views.error(change.new)), "message")
+        self.features = explain.find(view)
         first = self.features[0] if len(self.features) else 0
-        self.state.feature = explain.check_feature(view, first if feature is None else feature)
+        self.state.set_trait("feature", explain.check_feature(view, first if feature is None else feature))
+        self._refresh()
         self._show_feature()
 
-    def _make_controls(self) -> None:
-        small, self.busy = w.Layout(width="auto"), False
-        self.number = w.Text(description="feature id", continuous_update=False, layout=w.Layout(width="170px"))
-        self.search = w.Text(
-            description="search", placeholder="a word, e.g. galaxy", continuous_update=True, layout=w.Layout(width="260px")
-        )
-        self.meaning = w.Checkbox(
-            value=False, description="by meaning", indent=False, layout=small, disabled=self.view.encoder is None
-        )
-        self.sort = w.Dropdown(options=SORTS, description="sort", layout=w.Layout(width="190px"))
-        self.hide_dead = w.Checkbox(value=True, description="hide dead", indent=False, layout=small)
-        names = ("previous", "next", "random")
-        self.buttons = {n: w.Button(description=n, tooltip=f"{n} feature", layout=small) for n in names}
-        self.error = w.HTML()
-        self.list = w.Select(rows=24, layout=w.Layout(width="98%"), description="")
-        self.list.tooltip = "features: label, detection score, density"
-        self.count = w.HTML()
-        self.number.observe(self._type_number, "value")
-        for control in (self.search, self.meaning, self.sort, self.hide_dead):
-            control.observe(lambda _: self._refresh_list(), "value")
-        self.list.observe(self._pick, "value")
-        for name, step in (("previous", -1), ("next", 1)):
-            self.buttons[name].on_click(lambda _, s=step: self._move(s))
-        self.buttons["random"].on_click(lambda _: self._move(None))
+    # controls
 
-    def _make_pages(self) -> None:
-        wide = w.Layout(width="100%")
-        self.card, self.histogram, self.examples, self.neighbours = (w.HTML(layout=wide) for _ in range(4))
+    def _make_tools(self) -> w.Box:
+        self.search = w.Text(placeholder="a word, e.g. galaxy", **_labelled("250px", description="search"))
+        self.meaning = w.Checkbox(description="by meaning", indent=False, disabled=self.view.encoder is None, layout=_auto())
+        self.sort = w.Dropdown(options=list(explain.SORTS), **_labelled("160px", description="sort"))
+        self.hide_dead = w.Checkbox(value=True, description="hide dead", indent=False, layout=_auto())
+        self.number = w.Text(continuous_update=False, **_labelled("130px", description="feature id"))
+        steps = {"previous": -1, "next": 1, "random": None}
+        self.buttons = {n: w.Button(description=n, tooltip=f"{n} feature of the list", layout=_auto()) for n in steps}
+        self.number.observe(self._type_number, "value")
+        self.sort.observe(lambda _: setattr(self, "reverse", False), "value")
+        for control in (self.search, self.meaning, self.sort, self.hide_dead):
+            control.observe(self._refresh, "value")
+        for name, step in steps.items():
+            self.buttons[name].on_click(lambda _, s=step: self._move(s))
+        tools = [self.search, self.meaning, self.sort, self.hide_dead, self.number, *self.buttons.values()]
+        box = w.Box(tools, layout=w.Layout(flex_flow="row wrap", align_items="center"))
+        box.add_class("sae-tools")
+        return box
+
+    def _make_table(self) -> w.VBox:
+        self.heads = {name: w.Button(tooltip=f"sort by {name}; again: the other way round") for name in HEADS}
+        for name, button in self.heads.items():
+            button.on_click(lambda _, n=name: self._sort_by(n))
+        heads = w.Box(
+            [
+                *self.heads.values(),
+                w.HTML(
+                    views.box('<div class="n" style="padding-right:8px;font-size:11px;line-height:26px;opacity:.75">near</div>')
+                ),
+            ]
+        )
+        heads.add_class("sae-heads")
+        self.list = Rows("features", 44, lambda f: setattr(self.state, "feature", f))
+        self.pager, self.count = Pager("features", PER_PAGE, self._show_list), w.HTML()
+        foot = w.Box([self.pager, self.count], layout=w.Layout(flex_flow="row wrap", align_items="center"))
+        foot.add_class("sae-line")
+        left = w.VBox([heads, self.list, foot], layout=w.Layout(flex="4 1 400px", min_width="320px"))
+        left.add_class("sae-left")
+        return left
+
+    def _make_panes(self) -> w.VBox:
+        self.card = w.HTML(layout=WIDE)
+        shorts = [b.replace("quarter", "¼").replace("second", "2nd").replace("third", "3rd") for b in explain.BANDS]
+        self.bands = w.ToggleButtons(
+            options=list(zip(shorts, explain.BANDS, strict=True)), tooltips=[f"texts: {b}" for b in explain.BANDS]
+        )
         self.highlight = w.ToggleButton(
-            description="highlight words", tooltip="mark the words that carry the activation", disabled=self.view.encoder is None
-        )
-        self.highlight.observe(self._show_feature, "value")
-        self.open_text = w.Dropdown(description="open text", options=[("choose an example …", -1)], layout=wide)
-        self.open_text.observe(
-            lambda change: setattr(self.state, "document", change.new) if change.new is not None and change.new >= 0 else None,
-            "value",
-        )
-        self.document = w.HTML(layout=wide)
-        self.go_near = w.Dropdown(description="go to", layout=wide, options=[("choose a neighbour …", -1)])
-        self.go_near.observe(
-            lambda change: setattr(self.state, "feature", change.new) if change.new is not None and change.new >= 0 else None,
-            "value",
-        )
-        self.note = w.Textarea(
-            placeholder="your note on this feature", layout=w.Layout(width="98%", height="60px"), description="note"
-        )
+            description="highlight words", tooltip="mark the words that carry the activation (each is left out in turn)",
+            disabled=self.view.encoder is None, layout=_auto(),
+        )  # fmt: skip
+        self.examples = Rows("example texts", 64, self._open)
+        self.example_pager = Pager("examples", EXAMPLES, self._show_examples)
+        self.text = TextPane(self.view, self.state)
+        self.near = {t: Rows(t, 30, lambda f: setattr(self.state, "feature", f)) for t in ("direction", "together")}
+        self.near_titles = [w.HTML(), w.HTML()]
+        self.note = w.Textarea(placeholder="your note on this feature", layout=w.Layout(width="98%", height="110px"))
         self.save = w.Button(description="save note", tooltip="save the note to a JSON file next to the SAE")
         self.saved = w.HTML()
+        self.bands.observe(self._turn_to_first, "value")
+        self.highlight.observe(lambda _: self._show_examples(), "value")
         self.save.on_click(self._save_note)
-        pages = {"Feature map": self._map_page, "Document map": self._document_map_page, "Try a sentence": self._sentence_page,
-                 "Compare two texts": self._pair_page, "Compare two features": self._features_page,
-                 "Compare two domains": self._domains_page, "Export": self._export_page}  # fmt: skip
-        self.pages = [w.VBox([w.HTML("…")]) for _ in pages]
-        self.accordion = w.Accordion(self.pages, titles=list(pages), selected_index=None)
-        makers = list(pages.values())
+        foot = w.Box([self.example_pager, self.highlight], layout=w.Layout(flex_flow="row wrap", align_items="center"))
+        foot.add_class("sae-line")
+        columns = [
+            w.VBox([title, rows], layout=w.Layout(flex="1 1 250px", min_width="240px"))
+            for title, rows in zip(self.near_titles, self.near.values(), strict=True)
+        ]
+        self.panes = {
+            "Examples": w.VBox([self.bands, self.examples, foot]),
+            "Text": self.text,
+            "Neighbours": w.Box(columns, layout=w.Layout(flex_flow="row wrap", width="100%")),
+            "Note": w.VBox([self.note, w.HBox([self.save, self.saved])]),
+        }
+        self.pane = w.ToggleButtons(options=list(self.panes), tooltips=[f"show: {name.lower()}" for name in self.panes])
+        self.pane.observe(self._show_pane, "value")
+        for choice, name in ((self.bands, "sae-bands"), (self.pane, "sae-tabs")):
+            choice.style.button_width = "auto"
+            choice.add_class(name)
+        right = w.VBox([self.card, self.pane, *self.panes.values()], layout=w.Layout(flex="6 1 480px", min_width="320px"))
+        right.add_class("sae-right")
+        return right
 
-        def build(change: dict) -> None:
-            if change["new"] is not None and makers[change["new"]] is not None:
-                self.pages[change["new"]].children = makers[change["new"]]()
-                makers[change["new"]] = None
-
-        self.accordion.observe(build, "selected_index")
-        row = w.Layout(flex_flow="row wrap", align_items="center")
-        tools = [self.number, *self.buttons.values(), self.search, self.meaning, self.sort, self.hide_dead]
-        left = w.VBox(
-            [self.list, self.count, self.note, w.HBox([self.save, self.saved])],
-            layout=w.Layout(flex="1 1 360px", min_width="300px"),
-        )
-        middle = [self.card, self.histogram, w.HBox([self.highlight, self.open_text], layout=row), self.document, self.examples]
-        right = w.VBox([*middle, self.go_near, self.neighbours], layout=w.Layout(flex="2 1 460px", min_width="300px"))
-        body = w.Box([left, right], layout=w.Layout(flex_flow="row wrap", display="flex", width="100%"))
-        style = w.HTML(views.STYLE + LIST_STYLE)
-        self.widget = w.VBox([style, w.Box(tools, layout=row), self.error, body, self.accordion])
-        self.widget.add_class("sae-browser")
+    def _make_sections(self) -> Sections:
+        makers = {"Feature map": self._map_page, "Document map": self._document_map_page, "Try a sentence": self._sentence_page,
+                  "Compare two texts": self._pair_page, "Compare two features": self._features_page,
+                  "Compare two domains": self._domains_page, "Export": self._export_page}  # fmt: skip
+        return Sections(makers, self.state)
 
     # what the controls do
 
-    def _refresh_list(self) -> None:
+    def _refresh(self, _: object = None) -> None:
+        query, meaning = self.search.value, self.meaning.value
+        if query.strip() and meaning and "label vectors" not in self.view.cache:
+            self.count.value = views.box("<span class='dim' role='status'>embedding the labels, once …</span>")
         try:
-            self.features = explain.find(self.view, self.search.value, self.meaning.value, self.sort.value, self.hide_dead.value)
-            self.state.message = ""
+            settings = (query, meaning, self.sort.value, self.hide_dead.value, self.reverse, self.state.within)
+            self.features, self.state.message = explain.find(self.view, *settings), ""
         except ValueError as error:
             self.state.message = str(error)
             return
-        lines = [
-            (f"{f:>5} {_cell(self.view.labels[f], 34)} {self.view.score(f):4.2f} {self.view.stats.density[f]:6.2%}", int(f))
-            for f in self.features[:SHOWN]
-        ]
-        self.busy = True
-        self.list.options = lines
-        if self.state.feature in self.features[:SHOWN]:
-            self.list.value = self.state.feature
-        self.busy = False
-        more = f", the first {SHOWN} listed" if len(self.features) > SHOWN else ""
-        text = f"{len(self.features):,} features{more}: id, label, detection, density"
+        found = self.features[:50] if meaning else self.features  # all features have some similarity to a phrase
+        self.state.matches = tuple(map(int, found)) if query.strip() else None
+        for name, title in HEADS.items():
+            mark = " ▾" if name == self.sort.value and not (query.strip() and meaning) else ""
+            self.heads[name].description = title + (mark if not self.reverse else mark.replace("▾", "▴"))
+        text = f"{len(self.features):,} feature{'s' * (len(self.features) != 1)}" + (
+            " inside the lasso" if self.state.within is not None else ""
+        )
+        text += ", nearest in meaning first" if query.strip() and meaning else ""
         if not len(self.features):
-            text = "no label has this in it" + ("" if self.meaning.value or self.meaning.disabled else ": tick <em>by meaning</em>")
-        self.count.value = f"<span class='sae dim' role='status'>{text}</span>"
+            text = "no label has this in it" + ("" if meaning or self.meaning.disabled else ": tick <em>by meaning</em>")
+        self.count.value = views.box(f"<span class='dim' role='status'>{text}</span>")
+        self.pager.page = 0
+        self._show_list()
 
-    def _pick(self, change: dict) -> None:
-        if not self.busy and change["new"] is not None:
-            self.state.feature = change["new"]
+    def _show_list(self) -> None:
+        start = self.pager.page * PER_PAGE
+        here = self.features[start : start + PER_PAGE]
+        items = [(f"{f}: {views.clean(self.view.labels[f])}, score {views.number(self.view.score(f))}", int(f)) for f in here]
+        self.list.show(views.feature_rows(self.view, here, self.state.feature), items, self.state.feature)
+        self.pager.show(len(self.features))
+
+    def _sort_by(self, name: str) -> None:
+        if self.sort.value != name:
+            self.sort.value = name
+        else:
+            self.reverse = not self.reverse
+            self._refresh()
 
     def _type_number(self, change: dict) -> None:
         if self.busy or not str(change["new"]).strip():
@@ -160,99 +235,147 @@ class Browser:
         here = np.flatnonzero(self.features == self.state.feature)
         self.state.feature = int(self.features[(here[0] + step) % len(self.features)] if len(here) else self.features[0])
 
+    def _open(self, row: int) -> None:
+        self.state.document = row
+        self.pane.value = "Text"
+
     def _save_note(self, _: object) -> None:
         self.notes[str(self.state.feature)] = self.note.value
         self.notes = {k: v for k, v in self.notes.items() if v.strip()}
         try:
-            write_notes(self.notes_file, self.notes)
-            self.saved.value = f"saved in {html.escape(str(self.notes_file))}"
+            pages.write_notes(self.notes_file, self.notes)
+            self.saved.value = views.box(f"saved in {views.safe(self.notes_file)}")
         except (OSError, ValueError) as error:
             self.state.message = f"the note was not saved: {error}"
 
     # what follows the state
 
     def _show_feature(self, _: object = None) -> None:
-        view, f = self.view, self.state.feature
-        self.card.value = views.box(views.card(view, f))
-        self.histogram.value = views.box(views.histogram(view, f))
-        rows = explain.example_rows(view, f)
-        self.examples.value = views.box(views.examples(view, f, self.highlight.value))
-        self.neighbours.value = views.box(views.neighbours(view, f))
+        f, row = self.state.feature, self.state.document
+        mark = float(self.view.by_text[row, f]) if row >= 0 else None
+        self.card.value = views.box(views.overview(self.view, f, mark))
         self.busy = True
         self.number.value = str(f)
-        self.list.value = f if f in self.features[:SHOWN] else None
-        self.open_text.options = [("choose an example …", -1)] + [(f"{r}: {_cell(view.texts[r], 70)}", int(r)) for r in rows.row]
-        near = [i for i in [*view.near[f], *view.together[f]] if i >= 0]
-        self.go_near.options = [("choose a neighbour …", -1)] + [
-            (f"{i}: {_cell(view.labels[i], 60)}", int(i)) for i in dict.fromkeys(near)
-        ]
-        self.note.value, self.saved.value = self.notes.get(str(f), ""), ""
         self.busy = False
+        self.note.value, self.saved.value = self.notes.get(str(f), ""), ""
+        here = np.flatnonzero(self.features == f)
+        self.pager.page = int(here[0]) // PER_PAGE if len(here) else self.pager.page
+        self._show_list()
+        self.example_pager.page = 0
+        self._show_pane()
+
+    def _show_pane(self, _: object = None) -> None:
+        """Only the chosen pane is drawn: a selection is answered sooner."""
+        for name, pane in self.panes.items():
+            pane.layout.display = None if name == self.pane.value else "none"
+        if self.pane.value == "Examples":
+            self._show_examples()
+        elif self.pane.value == "Neighbours":
+            lists = views.neighbour_lists(self.view, self.state.feature).items()
+            for title, rows, (name, (ids, values)) in zip(self.near_titles, self.near.values(), lists, strict=True):
+                title.value = views.box(f"<h4>{name}</h4>")
+                items = [(f"{i}: {views.clean(self.view.labels[i])}", i) for i in ids]
+                rows.show(views.neighbour_rows(self.view, ids, values), items)
+        elif self.pane.value == "Text" and self.state.document < 0:
+            self.text.head.value = views.box(
+                "<p>Pick an example (or a point of the document map): its features are listed here.</p>"
+            )
+
+    def _turn_to_first(self, _: object = None) -> None:
+        self.example_pager.page = 0
+        self._show_examples()
+
+    def _show_examples(self) -> None:
+        view, f = self.view, self.state.feature
+        frame, total = explain.band_texts(view, f, self.bands.value, self.example_pager.page, EXAMPLES)
+        table = views.text_rows(view, frame, f, self.highlight.value and self.bands.value != "near misses")
+        self.examples.show(table, [(f"text {r}: {views.clean(view.texts[r])}", int(r)) for r in frame.row.astype(int)])
+        self.example_pager.show(total)
 
     def _show_document(self, _: object = None) -> None:
         row, f = self.state.document, self.state.feature
-        self.document.value = views.box(views.document_page(self.view, row)) if row >= 0 else ""
-        self.histogram.value = views.box(views.histogram(self.view, f, float(self.view.by_text[row, f]) if row >= 0 else None))
+        if row >= 0:
+            self.card.value = views.box(views.overview(self.view, f, float(self.view.by_text[row, f])))
+            show_document(self.view, self.state, self.text)
 
     # pages, built when opened
 
     def _map_page(self) -> list[w.Widget]:
-        self.map = feature_map(self.view, self.state)
-        text = "size: density; colour and shape: the domain most over-represented; click a point to select it"
-        return [self.map, w.HTML(f"<span class='sae dim'>{text}</span>")]
+        self.map, page = feature_map(self.view, self.state)
+        return page
 
     def _document_map_page(self) -> list[w.Widget]:
-        return document_map(self.view, self.state)
+        self.document_map, page = document_map(self.view, self.state)
+        return page
 
-    def _form(self, fields: list[w.Widget], render: callable, label: str) -> list[w.Widget]:
-        out, button = w.HTML(layout=w.Layout(width="100%")), w.Button(description=label)
+    def _form(
+        self, fields: list[w.Widget], answer: Callable[[], str | None], label: str, out: w.Widget | None = None
+    ) -> list[w.Widget]:
+        """Fields, a button, what went wrong, and the answer: HTML, or a widget that `answer` fills itself."""
+        wrong, button = w.HTML(layout=WIDE), w.Button(description=label, layout=_auto(min_width="150px"))
+        shown = w.HTML(layout=WIDE) if out is None else out
 
         def run(_: object) -> None:
             try:
-                out.value = views.box(render())
-            except ValueError as error:
-                out.value = _error(str(error))
+                content = answer()
+                wrong.value = ""
+                if out is None:
+                    shown.value = views.box(content)
+            except (OSError, ValueError) as error:
+                wrong.value = views.error(str(error))
 
         button.on_click(run)
-        return [*fields, button, out]
+        return [*fields, w.HBox([button]), wrong, shown]
 
     def _sentence_page(self) -> list[w.Widget]:
-        self.sentence = w.Textarea(
-            placeholder="type or paste a text", description="text", layout=w.Layout(width="100%", height="70px")
+        self.sentence = w.Textarea(placeholder="type or paste a text", layout=w.Layout(width="98%", height="70px"))
+        self.sentence_pane = TextPane(self.view, self.state)
+        self.sentence_pane.layout = w.Layout(flex="2 1 480px", min_width="300px")
+        both = w.Box(
+            [self.sentence_pane, side_card(self.view, self.state, "Try a sentence")],
+            layout=w.Layout(flex_flow="row wrap", width="100%"),
         )
-        return self._form([self.sentence], lambda: views.text_page(self.view, _filled(self.sentence.value)), "show its features")
+
+        def answer() -> None:
+            text = _filled(self.sentence.value)
+            if self.view.encoder is None:
+                raise ValueError("the encoder is not loaded: pass encoder=… to make_view")
+            self.sentence_pane.show(text, self.view.encoder.encode([text])[0])
+
+        return self._form([self.sentence], answer, "show its features", both)
 
     def _pair_page(self) -> list[w.Widget]:
-        self.pair = [w.Textarea(description=d, layout=w.Layout(width="100%", height="55px")) for d in ("first", "second")]
+        names = ("first text", "second text")
+        self.pair = [w.Textarea(placeholder=name, layout=w.Layout(width="98%", height="55px")) for name in names]
         return self._form(
-            self.pair, lambda: views.compare_texts(self.view, *(_filled(p.value) for p in self.pair)), "compare texts"
+            self.pair, lambda: pages.compare_texts(self.view, *(_filled(p.value) for p in self.pair)), "compare texts"
         )
 
     def _features_page(self) -> list[w.Widget]:
-        self.two = [
-            w.Text(description=d, value=str(v))
-            for d, v in (("feature", self.state.feature), ("with", int(self.view.near[self.state.feature][0])))
-        ]
+        pair = zip(("feature", "with"), (self.state.feature, int(self.view.near[self.state.feature][0])), strict=True)
+        self.two = [w.Text(value=str(v), **_labelled("200px", description=d)) for d, v in pair]
         return self._form(
-            self.two,
-            lambda: views.compare_features(self.view, *(explain.check_feature(self.view, t.value) for t in self.two)),
+            [w.HBox(self.two)],
+            lambda: pages.compare_features(self.view, *(explain.check_feature(self.view, t.value) for t in self.two)),
             "compare features",
         )
 
     def _domains_page(self) -> list[w.Widget]:
-        names = sorted(set(map(str, self.view.domains)))
+        names = [(views.clean(name), str(name)) for name in self.view.base_rate.index]
         self.two_domains = [
-            w.Dropdown(description=d, options=names, index=min(i, len(names) - 1)) for i, d in enumerate(("first", "second"))
+            w.Dropdown(options=names, index=min(i, len(names) - 1), **_labelled("340px", description=d))
+            for i, d in enumerate(("first", "second"))
         ]
         return self._form(
-            self.two_domains, lambda: views.compare_domains(self.view, *(d.value for d in self.two_domains)), "compare domains"
-        )
+            [w.HBox(self.two_domains, layout=w.Layout(flex_flow="row wrap"))],
+            lambda: pages.compare_domains(self.view, *(d.value for d in self.two_domains)), "compare domains",
+        )  # fmt: skip
 
     def _export_page(self) -> list[w.Widget]:
-        self.folder = w.Text(description="folder", value="exports")
+        self.folder = w.Text(value="exports", **_labelled("420px", description="folder"))
 
         def run() -> str:
-            files = export(self.view, self.folder.value)
+            files = pages.export(self.view, self.folder.value, self.notes)
             return "<p>written: " + ", ".join(views.safe(f) for f in files) + "</p>"
 
         return self._form([self.folder], run, "write CSV, JSON and HTML")
@@ -262,14 +385,6 @@ def _filled(text: str) -> str:
     if not text.strip():
         raise ValueError("type a text first")
     return text
-
-
-def _cell(text: object, width: int) -> str:
-    return views.HIDDEN.sub("�", str(text).replace("\n", " "))[:width].ljust(width)
-
-
-def _error(message: str) -> str:
-    return f'<div class="sae sae-error" role="alert">{html.escape(message)}</div>' if message else ""
 
 
 def browse(
@@ -286,10 +401,9 @@ def browse(
     """
     if mode == "static":
         if feature is None:
-            return HTML(page(view, limit=limit))
+            return HTML(pages.page(view, limit=limit))
         f = explain.check_feature(view, feature)
-        parts = views.card(view, f) + views.histogram(view, f) + views.examples(view, f) + views.neighbours(view, f)
-        return HTML(views.STYLE + views.box(parts))
+        return HTML(views.STYLE + views.box(views.overview(view, f) + views.examples(view, f) + views.neighbours(view, f)))
     if mode != "widgets":
         raise ValueError(f"mode must be 'widgets' or 'static', not {mode!r}")
     browser = Browser(view, notes, feature)

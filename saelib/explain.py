@@ -5,6 +5,7 @@ Numbers only; `views.py` turns them into HTML, `browser.py` into widgets.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,7 +29,7 @@ class View:
         returned, or any frame with an index of features and a column `label`. stats: `feature_stats`.
         rows, acts: top texts (d_sae, 20). near, near_cosine; together, together_count: ten neighbours of each feature, by decoder
         row and by co-activation.
-        xy: map of the features (d_sae, 2). encoder: None where no text can be embedded.
+        xy: map of the features (d_sae, 2). encoder: None where no text can be embedded. folder: where slow results are kept.
     """
 
     sae: SAE
@@ -47,18 +48,12 @@ class View:
     xy: np.ndarray
     encoder: Encoder | None = None
     by_text: sparse.csr_matrix | None = None
+    folder: Path | None = None
     cache: dict = field(default_factory=dict)
 
     def label(self, feature: int) -> str:
         """The label as it may be shown: "unnamed" where its score did not pass, "dead" where nothing activates."""
-        if self.stats.n_texts[feature] == 0:
-            return "(dead)"
-        if feature not in self.names.index:
-            return "(no label)"
-        row = self.names.loc[feature]
-        if "shown" in row and not bool(row["shown"]):
-            return "unnamed"
-        return str(row["label"]) or "unnamed"
+        return self.labels[feature]
 
     def score(self, feature: int, column: str = "auroc") -> float:
         """A number from the results, NaN where it is absent."""
@@ -66,12 +61,32 @@ class View:
             return float("nan")
         return float(self.names.at[feature, column])
 
+    def terms(self, feature: int) -> list[tuple[str, float]]:
+        """Keywords of a feature, each with its own detection score (NaN where it has none)."""
+        if "terms" not in self.names or feature not in self.names.index:
+            return []
+        terms = list(self.names.at[feature, "terms"])
+        scores = list(self.names.at[feature, "term_scores"]) if "term_scores" in self.names else [np.nan] * len(terms)
+        return [(str(t), float(s)) for t, s in zip(terms, scores, strict=True)]
+
     @property
     def labels(self) -> list[str]:
         """Of every feature."""
         if "labels" not in self.cache:
-            self.cache["labels"] = [self.label(f) for f in range(self.sae.d_sae)]
+            every = range(self.sae.d_sae)
+            label = self.names["label"].fillna("").astype(str).replace("", "unnamed")
+            if "shown" in self.names:
+                label = label.where(self.names["shown"].fillna(False).astype(bool), "unnamed")
+            label = label.reindex(every).fillna("(no label)").mask(self.stats.n_texts.reindex(every) == 0, "(dead)")
+            self.cache["labels"] = label.tolist()
         return self.cache["labels"]
+
+    @property
+    def base_rate(self) -> pd.Series:
+        """Share of each domain in the corpus, most frequent first."""
+        if "base rate" not in self.cache:
+            self.cache["base rate"] = pd.Series(self.domains).value_counts(normalize=True)
+        return self.cache["base rate"]
 
 
 def make_view(
@@ -108,6 +123,7 @@ def make_view(
     return View(
         sae, texts, np.asarray(domains), embeddings, table.tocsc(), names, feature_stats(table, domains), rows, acts,
         np.concatenate(near), np.concatenate(near_cosine), together, count, feature_map(sae, folder), encoder, table.tocsr(),
+        Path(folder) if folder else None,
     )  # fmt: skip
 
 
@@ -143,69 +159,131 @@ def check_feature(view: View, feature: object) -> int:
     return number
 
 
-def find(view: View, query: str = "", by_meaning: bool = False, sort: str = "label score", hide_dead: bool = True) -> np.ndarray:
-    """Features that match a query (a keyword in the label, or its meaning), in the order asked for."""
-    features = np.arange(view.sae.d_sae)
+SORTS = {"label score": "auroc", "density": "density", "max": "max", "mean": "mean_active", "label": "label", "id": "id"}
+
+
+def find(
+    view: View, query: str = "", by_meaning: bool = False, sort: str = "label score", hide_dead: bool = True,
+    reverse: bool = False, within: tuple[int, ...] | None = None,
+) -> np.ndarray:  # fmt: skip
+    """Features that match a query, in the order asked for.
+
+    Args:
+        query: a word in the label or a keyword; or, with `by_meaning`, any text: then the order is by similarity to the labels.
+        sort: a key of `SORTS`; scores fall, labels and ids rise, `reverse` turns it round, absent scores come last.
+        within: only these features (a lasso on the map), None for all.
+
+    Raises:
+        ValueError: an unknown order, or by_meaning without an encoder.
+    """
+    if sort not in SORTS:
+        raise ValueError(f"sort must be one of {', '.join(SORTS)}, not {sort!r}")
+    features = np.arange(view.sae.d_sae) if within is None else np.unique(np.asarray(within, dtype=int))
     if hide_dead:
-        features = features[view.stats.n_texts.to_numpy() > 0]
+        features = features[view.stats.n_texts.to_numpy()[features] > 0]
     query = query.strip()
     if query and by_meaning:
         if view.encoder is None:
-            raise ValueError("searching by meaning needs the encoder: pass encoder=… to browse")
-        if "label vectors" not in view.cache:
-            view.cache["label vectors"] = view.encoder.encode([text or "?" for text in view.labels])
-        cosine = view.cache["label vectors"][features] @ view.encoder.encode([query])[0]
+            raise ValueError("searching by meaning needs the encoder: pass encoder=… to make_view")
+        cosine = label_vectors(view)[features] @ view.encoder.encode([query])[0]
         return features[np.argsort(-cosine, kind="stable")]
     if query:
-        features = np.array([f for f in features if query.lower() in view.labels[f].lower()], dtype=int)
-    columns = {"density": view.stats.density, "max": view.stats["max"]}
-    key = (
-        columns[sort].to_numpy()[features]
-        if sort in columns
-        else np.nan_to_num(view.names.get("auroc", pd.Series(dtype=float)).reindex(features).to_numpy(float), nan=-1)
-    )
-    return features if sort == "id" else features[np.argsort(-key, kind="stable")]
+        if "words" not in view.cache:
+            terms = view.names["terms"].map(" ".join).to_dict() if "terms" in view.names else {}
+            view.cache["words"] = [f"{label} {terms.get(f, '')}".lower() for f, label in enumerate(view.labels)]
+        features = np.array([f for f in features if query.lower() in view.cache["words"][f]], dtype=int)
+    if sort in ("id", "label"):
+        order = features if sort == "id" else features[np.argsort([view.labels[f].lower() for f in features], kind="stable")]
+        return order[::-1] if reverse else order
+    frame = view.names if sort == "label score" else view.stats
+    key = frame[SORTS[sort]].reindex(features).to_numpy(float) if SORTS[sort] in frame else np.full(len(features), np.nan)
+    return features[np.argsort(key if reverse else -key, kind="stable")]
 
 
-def example_rows(view: View, feature: int, seed: int = 0) -> pd.DataFrame:
-    """Texts to show (`row`, `act`, `band`): the ten strongest, five from each quarter of the rest, five near misses."""
+def label_vectors(view: View) -> np.ndarray:
+    """Embeddings of all labels (d_sae, d_in), computed once and kept in the view's folder."""
+    if "label vectors" not in view.cache:
+        print_ = hashlib.sha256("\n".join([view.encoder.fingerprint, *view.labels]).encode("utf-8", "replace")).hexdigest()[:16]
+        file = view.folder / f"labels-{print_}.npy" if view.folder else None
+        if file and file.exists():
+            view.cache["label vectors"] = np.load(file, allow_pickle=False)
+        else:
+            view.cache["label vectors"] = view.encoder.encode([text or "?" for text in view.labels])
+            if file:
+                file.parent.mkdir(parents=True, exist_ok=True)
+                np.save(file, view.cache["label vectors"], allow_pickle=False)
+    return view.cache["label vectors"]
+
+
+BANDS = ("strongest", "upper quarter", "second quarter", "third quarter", "lowest quarter", "near misses")
+
+
+def band_texts(view: View, feature: int, band: str, page: int = 0, size: int = 10, seed: int = 0) -> tuple[pd.DataFrame, int]:
+    """A page of the texts of one band of `BANDS`, and how many texts the band has.
+
+    "strongest" goes through all texts that activate the feature; the quarters are those of all but the ten strongest, in a
+    random order of pages; "near misses" are the fifty texts nearest to the ten strongest that do not activate it.
+
+    Returns:
+        columns `row`, `act`, by falling activation (near misses: by falling similarity).
+    """
     column = view.table[:, feature]
-    order = column.indices[np.argsort(-column.data, kind="stable")]
-    rng, parts = np.random.default_rng(seed + feature), [(r, "strongest") for r in order[:10]]
-    for name, part in zip(
-        ("upper quarter", "second quarter", "third quarter", "lowest quarter"), np.array_split(order[10:], 4), strict=True
-    ):
-        parts += [
-            (r, name) for r in sorted(rng.choice(part, min(5, len(part)), replace=False), key=lambda r, o=order: list(o).index(r))
-        ]
-    if len(order):
-        centre = view.embeddings[order[:10]].mean(0)
-        score = view.embeddings @ centre
-        score[order] = -2
-        parts += [(r, "near miss: similar, not active") for r in np.argsort(-score)[:5] if score[r] > -2]
-    frame = pd.DataFrame(parts, columns=["row", "band"])
-    frame["act"] = [float(view.by_text[r, feature]) for r in frame.row] if len(frame) else []
-    return frame
+    order = np.argsort(-column.data, kind="stable")
+    rows, acts = column.indices[order], column.data[order]
+    part = slice(page * size, (page + 1) * size)
+    if band == "near misses":
+        if not len(rows):
+            return pd.DataFrame({"row": [], "act": []}), 0
+        score = view.embeddings @ view.embeddings[rows[:10]].mean(0)
+        score[rows] = -2
+        n = min(50, len(score) - len(rows))
+        best = np.argpartition(-score, max(n - 1, 0))[:n]
+        best = best[np.argsort(-score[best], kind="stable")]
+        return pd.DataFrame({"row": best[part], "act": 0.0}), n
+    if band == "strongest":
+        return pd.DataFrame({"row": rows[part], "act": acts[part]}), len(rows)
+    quarter = np.array_split(np.arange(10, max(len(rows), 10)), 4)[BANDS.index(band) - 1]
+    some = np.sort(np.random.default_rng(seed + feature).permutation(quarter)[part])
+    return pd.DataFrame({"row": rows[some], "act": acts[some]}), len(quarter)
+
+
+def example_rows(view: View, feature: int) -> pd.DataFrame:
+    """Texts to show (`row`, `act`, `band`): the ten strongest, five from each quarter of the rest, five near misses."""
+    parts = [band_texts(view, feature, band, size=10 if band == "strongest" else 5)[0].assign(band=band) for band in BANDS]
+    return pd.concat([part for part in parts if len(part)] or parts[:1])
+
+
+def nearest(view: View, x: np.ndarray, n: int = 5, but: int = -1) -> tuple[np.ndarray, np.ndarray]:
+    """The n corpus texts nearest to an embedding (rows, cosines), without the row `but`."""
+    cosine = view.embeddings @ x
+    if but >= 0:
+        cosine[but] = -2
+    n = min(n, len(cosine) - (but >= 0))
+    rows = np.argpartition(-cosine, max(n - 1, 0))[:n]
+    rows = rows[np.argsort(-cosine[rows], kind="stable")]
+    return rows, cosine[rows]
 
 
 def word_effects(view: View, text: str, feature: int, limit: int = 60) -> list[tuple[str, float]]:
-    """Leave one word out: (word, fall of the activation without it), for the first `limit` words; cached."""
+    """Leave one word out: (word, fall of the activation without it), for the first `limit` words.
+
+    One pass answers for every feature; it is cached by text.
+    """
     if view.encoder is None:
-        raise ValueError("word effects need the encoder: pass encoder=… to browse")
-    key = ("effect", text, feature)
-    if key not in view.cache:
-        words = text.split()[:limit]
+        raise ValueError("word effects need the encoder: pass encoder=… to make_view")
+    words = [word[:200] for word in text.split()[:limit]]
+    if ("effects", text) not in view.cache:
         without = [" ".join(words[:i] + words[i + 1 :]) or "." for i in range(len(words))]
-        acts = activations(view, [" ".join(words), *without])[:, feature]
-        view.cache[key] = [(w, float(acts[0] - a)) for w, a in zip(words, acts[1:], strict=True)]
-    return view.cache[key]
+        view.cache["effects", text] = sparse.csc_matrix(activations(view, [" ".join(words) or ".", *without]))
+    acts = view.cache["effects", text][:, feature].toarray().ravel()
+    return [(word, float(acts[0] - a)) for word, a in zip(words, acts[1:], strict=True)]
 
 
 @torch.no_grad()
 def activations(view: View, texts: list[str]) -> np.ndarray:
     """Feature activations of new texts (n, d_sae)."""
     if view.encoder is None:
-        raise ValueError("the encoder is not loaded: pass encoder=… to browse")
+        raise ValueError("the encoder is not loaded: pass encoder=… to make_view")
     x = torch.from_numpy(view.encoder.encode(texts)).to(view.sae.mean.device)
     return view.sae.encode(x).cpu().numpy()
 

@@ -1,7 +1,8 @@
 """What the browser shows, as pure functions: data in, HTML out. No widget, no state, no JavaScript.
 
-Everything that comes from a corpus or a label passes through `safe`, so whatever it holds is shown as text.
-Figures are inline SVG: they are instant, they print, and they open without a kernel or a network.
+Everything that comes from a corpus or a label passes through `safe` or `plain`, so whatever it holds is shown as text.
+Figures are inline SVG: they are instant, they print, and they open without a kernel or a network. Rows of tables have a
+fixed height (class h30, h44, h64), because `maps.Rows` lays native controls over them.
 """
 
 from __future__ import annotations
@@ -12,40 +13,110 @@ import re
 import numpy as np
 import pandas as pd
 
-from saelib.explain import View, cosine_parts, domain_contrast, example_rows, explain, word_effects
+from saelib import explain
+from saelib.explain import View
 
 BLUE, ORANGE, GREEN, RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"  # Okabe–Ito
-PALETTE = [BLUE, ORANGE, GREEN, RED, "#CC79A7", "#56B4E9", "#B8A000", "#666666"]
-HIDDEN = re.compile("[\u0000-\u0008\u000b-\u001f\u007f\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]")
+PALETTE = [BLUE, ORANGE, GREEN, RED, "#CC79A7", "#56B4E9", "#B8A000", "#808080"]
+# invisible, direction-changing, control and half characters
+HIDDEN = re.compile("[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")
 STYLE = """<style>
-.sae{font:14px/1.45 system-ui,sans-serif;color:inherit;overflow-wrap:anywhere}
-.sae h3{margin:.2em 0 .3em;font-size:1.15em}.sae h4{margin:.8em 0 .2em;font-size:1em}
-.sae table{border-collapse:collapse;width:100%}.sae td,.sae th{padding:2px 6px;text-align:left;vertical-align:top;background:none}
-.sae tr{border-bottom:1px solid #8884}.sae .n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
-.sae .b{display:inline-block;height:.7em;background:#0072B2}.sae .bad{border:1px solid;border-radius:4px;padding:0 5px;margin-right:4px;font-size:.85em}
-.sae .dim{opacity:.7}.sae mark{color:inherit;border-radius:3px;padding:0 1px}.sae svg{max-width:100%;height:auto}.sae svg text{fill:currentColor}
+.sae{--line:var(--jp-border-color2,#8885);--soft:#8080801f;--bar:#2a8cc8;--brand:var(--jp-brand-color1,#2a8cc8);
+font:13px/1.45 var(--jp-ui-font-family,system-ui,sans-serif);color:var(--jp-ui-font-color1,inherit);overflow-wrap:anywhere}
+.sae *{box-sizing:border-box}.sae h3{margin:2px 0 6px;font-size:21px;line-height:1.25;font-weight:600}
+.sae h4{margin:14px 0 6px;font-size:11px;font-weight:600;letter-spacing:.05em;text-transform:uppercase;opacity:.75}
+.sae p{margin:4px 0 8px}.sae a{color:inherit;text-decoration-color:var(--brand);text-underline-offset:2px}
+.sae table{border-collapse:separate;border-spacing:0;width:100%;table-layout:fixed;margin:0;font-size:13px;border:0}
+.sae td,.sae th{padding:0 8px;text-align:left;vertical-align:middle;background:none;border:0;box-shadow:inset 0 -1px var(--line);
+overflow:hidden;white-space:nowrap;text-overflow:ellipsis;max-width:none}.sae th{font-size:11px;font-weight:600;opacity:.75}
+.sae .h30 tr{height:30px}.sae .h44 tr{height:44px}.sae .h64 tr{height:64px}.sae tr.on td{background:#2a8cc826}
+.sae .n{text-align:right;font-variant-numeric:tabular-nums}.sae .dim{opacity:.72;font-size:12px}.sae .eye{opacity:.75;margin-right:8px}
+.sae .two-lines{display:-webkit-box;-webkit-line-clamp:2;-webkit-box-orient:vertical;overflow:hidden;white-space:normal;line-height:1.4}
+.sae .one-line{overflow:hidden;text-overflow:ellipsis;white-space:nowrap;line-height:1.35}
+.sae .b{display:inline-block;height:8px;border-radius:2px;background:var(--bar);vertical-align:middle}
+.sae .track{display:block;position:relative;height:8px;border-radius:2px;background:var(--soft)}
+.sae .track .b{position:absolute;left:0;top:0}.sae .tick{position:absolute;top:-3px;width:2px;height:14px;background:currentColor}
+.sae .bad{display:inline-block;border:1px solid currentColor;border-radius:10px;padding:0 8px;margin:0 4px 0 0;font-size:11px}
+.sae .chip{display:inline-block;background:var(--soft);border-radius:4px;padding:1px 7px;margin:0 5px 5px 0}
+.sae .tiles{display:flex;flex-wrap:wrap;gap:6px 22px;margin:4px 0 2px}.sae .tiles div{min-width:56px}
+.sae .tiles b{display:block;font-size:16px;font-weight:600;font-variant-numeric:tabular-nums}
+.sae .two{display:grid;grid-template-columns:repeat(auto-fit,minmax(250px,1fr));gap:0 28px}
+.sae mark{color:inherit;border-radius:3px;padding:1px 2px;background:none}.sae .text{font-size:15px;line-height:1.6;margin:2px 0 4px}
+.sae svg{max-width:100%;height:auto;display:block}.sae svg text{fill:currentColor;font-size:10px}.sae svg .halo{paint-order:stroke;stroke:Canvas;stroke-width:3px}
+.sae .error{border-left:3px solid #D55E00;padding:4px 10px;background:#D55E0022;font-weight:600}
 </style>"""
 
 
+def clean(text: object, limit: int = 60) -> str:
+    """One line of text for a widget that shows text as text: cut, with signs for invisible and direction-changing characters."""
+    return HIDDEN.sub("�", str(text)[:limit]).replace("\n", " ")
+
+
 def safe(text: object, limit: int = 400) -> str:
-    """Any text as harmless HTML: escaped, cut at `limit`, invisible and direction-changing characters shown as ␣-like signs."""
+    """Any text as harmless HTML: escaped, cut at `limit`, isolated in its direction, invisible characters shown as signs."""
     text = str(text)
     cut = text[:limit] + ("…" if len(text) > limit else "")
     return f"<bdi>{html.escape(HIDDEN.sub('�', cut), quote=True)}</bdi>"
 
 
 def plain(text: object, limit: int = 60) -> str:
-    """The same for widgets and hover texts, which show HTML or not as they please: escaped, without tags of ours."""
-    return html.escape(HIDDEN.sub("�", str(text)[:limit]).replace("\n", " "), quote=True)
+    """The same for hover texts and attributes, which show HTML or not as they please: escaped, without tags of ours."""
+    return html.escape(clean(text, limit), quote=True)
 
 
-def _number(value: float, digits: int = 2) -> str:
-    return "absent" if np.isnan(value) else f"{value:.{digits}f}"
+def number(value: float, digits: int = 2) -> str:
+    """A score, or a dash where it is absent."""
+    return "–" if np.isnan(value) else f"{value:.{digits}f}"
 
 
-def _bar(share: float, width: int = 120, colour: str = BLUE) -> str:
-    share = float(np.clip(np.nan_to_num(share), 0, 1))
-    return f'<span class="b" style="width:{share * width:.0f}px;background:{colour}" role="presentation"></span>'
+def percent(share: float) -> str:
+    """A share with three digits that count."""
+    return f"{share:.2%}" if share < 0.0995 else f"{share:.1%}"
+
+
+def box(content: str) -> str:
+    """Content in the frame that `STYLE` is for."""
+    return f'<div class="sae">{content}</div>'
+
+
+def table(rows: list[str], height: int, widths: tuple[str, ...], head: tuple[str, ...] = (), none: str = "none") -> str:
+    """Rows of equal height under fixed columns; a head ending in "#" is right-aligned."""
+    cols = "".join(f'<col style="width:{w}">' if w else "<col>" for w in widths)
+    titles = "".join(f'<th scope="col"{" class=n" if h.endswith("#") else ""}>{h.rstrip("#")}</th>' for h in head)
+    lines = "".join(rows) or (f'<tr><td colspan="{len(widths)}">{none}</td></tr>' if none else "")
+    return f'<table class="h{height}"><colgroup>{cols}</colgroup>{f"<tr>{titles}</tr>" if head else ""}{lines}</table>'
+
+
+def named(view: View, feature: int, linked: frozenset[int] | set[int] = frozenset()) -> str:
+    """The label of a feature; as a link to its page where there is one."""
+    label = safe(view.labels[feature], 80)
+    return f'<a href="#f{feature}">{label}</a>' if feature in linked else label
+
+
+def bar(share: float, colour: str = "", tick: float | None = None) -> str:
+    """A share of a track as a bar; `tick` marks another share on it."""
+    share, colour = float(np.clip(np.nan_to_num(share), 0, 1)), f";background:{colour}" if colour else ""
+    mark = "" if tick is None else f'<span class="tick" style="left:{100 * tick:.1f}%"></span>'
+    return f'<span class="track"><span class="b" style="width:{100 * share:.1f}%{colour}"></span>{mark}</span>'
+
+
+def feature_rows(view: View, features: np.ndarray, chosen: int = -1, linked: frozenset[int] | set[int] = frozenset()) -> str:
+    """The feature table: id, label above its keywords with their scores, label score, density, max, mean, nearest feature."""
+    rows = []
+    for f in map(int, features):
+        stats, score = view.stats.iloc[f], view.score(f)
+        words = " · ".join(f"{safe(t, 40)} {number(s).lstrip('0')}" for t, s in view.terms(f)[:3])
+        near = int(view.near[f][0])
+        rows.append(
+            f'<tr{" class=on" if f == chosen else ""}><td class="n"><span class="dim">{f}</span></td><td><div class="one-line">{named(view, f, linked)}</div>'
+            f'<div class="one-line dim">{words}</div></td><td class="n">{number(score)}{bar(2 * score - 1)}</td>'
+            f'<td class="n">{percent(stats.density)}</td><td class="n">{stats["max"]:.2f}</td><td class="n">{stats.mean_active:.2f}</td>'
+            f'<td class="n" title="{plain(view.labels[near])}">{near}</td></tr>'
+        )
+    return table(rows, 44, FEATURE_COLUMNS, none="no feature to list")
+
+
+FEATURE_COLUMNS = ("50px", "", "56px", "62px", "52px", "52px", "52px")
 
 
 def badges(view: View, feature: int) -> str:
@@ -61,241 +132,213 @@ def badges(view: View, feature: int) -> str:
     if "kind" in view.names and feature in view.names.index and view.names.at[feature, "kind"] != "concept":
         note = view.names.at[feature, "note"] if "note" in view.names else ""
         out.append(f"kind: {view.names.at[feature, 'kind']}{', ' + str(note) if note else ''}")
-    return "".join(f'<span class="bad">{html.escape(b)}</span>' for b in out)
+    return "".join(f'<span class="bad">{html.escape(HIDDEN.sub("�", b))}</span>' for b in out)
+
+
+TRUST = {"auroc": "detection", "auroc_near": "near texts", "auroc_bm25": "BM25", "f1": "F1 of words",
+         "stability_label_cosine": "stability"}  # fmt: skip
 
 
 def card(view: View, feature: int) -> str:
-    """Label, scores, density, domain make-up against the base rate."""
+    """Label, keywords with scores, badges, trust in the label, statistics."""
     stats = view.stats.loc[feature]
-    scores = [
-        ("detection", "auroc"),
-        ("against near texts", "auroc_near"),
-        ("BM25", "auroc_bm25"),
-        ("F1 of its words", "f1"),
-        ("stability", "stability_label_cosine"),
-    ]
-    cells = "".join(f'<tr><td>{name}</td><td class="n">{_number(view.score(feature, c))}</td></tr>' for name, c in scores)
-    low, high = view.score(feature, "low"), view.score(feature, "high")
-    interval = "" if np.isnan(low) else f" <span class='dim'>(95% interval of the detection {low:.2f} to {high:.2f})</span>"
-    out = f"<h3>Feature {feature}: {safe(view.label(feature))}</h3>{badges(view, feature)}"
-    if view.label(feature) == "unnamed" and feature in view.names.index:
+    out = f'<div><span class="eye">Feature {feature}</span>{badges(view, feature)}</div><h3>{safe(view.labels[feature])}</h3>'
+    if view.labels[feature] == "unnamed" and feature in view.names.index:
         out += f"<p class='dim'>Its best candidate did not pass: {safe(view.names.at[feature, 'label'])}</p>"
-    out += (
-        f"<p>Active on {int(stats.n_texts):,} texts (density {stats.density:.2%}), strongest {stats['max']:.2f}, "
-        f"mean when active {stats.mean_active:.2f}.{interval}</p>"
-    )
-    if "term_scores" in view.names and feature in view.names.index:
-        row = view.names.loc[feature]
-        words = "".join(
-            f'<tr><td>{safe(t, 60)}</td><td class="n">{s:.2f}</td></tr>' for t, s in zip(row.terms, row.term_scores, strict=True)
-        )
-        cells += f"<tr><th>keyword by itself</th><th class='n'>detection</th></tr>{words}"
-    return f"{out}<table><tr><th>trust in the label</th><th class='n'>score</th></tr>{cells}</table>" + domains(view, feature)
+    chips = "".join(f'<span class="chip">{safe(t, 60)} <b>{number(s)}</b></span>' for t, s in view.terms(feature))
+    tiles = [(f"{int(stats.n_texts):,}", "texts"), (percent(stats.density), "density"), (f"{stats['max']:.2f}", "max"),
+             (f"{stats.mean_active:.2f}", "mean when active")]  # fmt: skip
+    tiles += [(number(view.score(feature, c)), name) for c, name in TRUST.items() if not np.isnan(view.score(feature, c))]
+    absent = [name for c, name in TRUST.items() if np.isnan(view.score(feature, c))]
+    low, high = view.score(feature, "low"), view.score(feature, "high")
+    notes = [] if np.isnan(low) else [f"95% interval of the detection {low:.2f} to {high:.2f}"]
+    notes += [f"absent: {', '.join(absent)}"] if absent else []
+    cells = "".join(f'<div><b>{value}</b><span class="dim">{name}</span></div>' for value, name in tiles)
+    return f'{out}<div>{chips}</div><div class="tiles">{cells}</div><p class="dim">{"; ".join(notes)}</p>'
 
 
 def domains(view: View, feature: int, n: int = 5) -> str:
     """Share of each domain among the texts that activate, beside its share of the corpus."""
-    column = view.table[:, feature]
-    if not column.nnz or len(np.unique(view.domains)) < 2:
+    column, base = view.table[:, feature], view.base_rate
+    if not column.nnz or len(base) < 2:
         return ""
     here = pd.Series(view.domains[column.indices]).value_counts(normalize=True)
-    base = pd.Series(view.domains).value_counts(normalize=True)
-    lines = "".join(
-        f'<tr><td>{safe(d, 40)}</td><td>{_bar(share, 90)}<br>{_bar(base[d], 90, "#888")}</td>'
+    top = max(here.iloc[0], base[here.index[:n]].max())
+    rows = [
+        f"<tr><td>{safe(d, 40)}</td><td style='overflow:visible'>{bar(share / top, tick=base[d] / top)}</td>"
         f'<td class="n">{share:.0%} <span class="dim">of {base[d]:.0%}</span></td></tr>' for d, share in here.head(n).items()
-    )  # fmt: skip
-    return f"<h4>Domains (blue: here; grey: corpus)</h4><table>{lines}</table>"
+    ]  # fmt: skip
+    return f"<h4>Domains (mark: corpus)</h4>{table(rows, 30, ('40%', '', '92px'))}"
 
 
-def histogram(view: View, feature: int, mark: float | None = None, bins: int = 40) -> str:
+def histogram(view: View, feature: int, mark: float | None = None, bins: int = 36) -> str:
     """Non-zero activations, log counts, as SVG; `mark` draws one text's activation."""
     values = view.table[:, feature].data
     if not len(values):
         return "<p>No activation to draw.</p>"
     counts, edges = np.histogram(values, bins=bins)
-    height = np.log10(counts + 1) / max(np.log10(counts.max() + 1), 1e-9) * 90
+    top = np.log10(counts.max() + 1)
     bars = "".join(
-        f'<rect x="{30 + 9 * i}" y="{100 - h:.1f}" width="8" height="{h:.1f}" fill="{BLUE}"/>' for i, h in enumerate(height)
+        f'<rect x="{32 + 9 * i}" y="{112 - 100 * h:.1f}" width="8" height="{100 * h:.1f}" fill="#2a8cc8"/>'
+        for i, h in enumerate(np.log10(counts + 1) / top)
     )
+    for tick in (1, 10, 100, 1000, 10_000):
+        if tick <= counts.max():
+            y = 112 - 100 * np.log10(tick + 1) / top
+            bars += f'<line x1="30" x2="{32 + 9 * bins}" y1="{y:.1f}" y2="{y:.1f}" stroke="#8885" stroke-width=".5"/>'
+            bars += f'<text x="26" y="{y + 3:.1f}" text-anchor="end">{tick}</text>'
     if mark is not None and mark > 0:
-        x = 30 + 9 * bins * (mark - edges[0]) / max(edges[-1] - edges[0], 1e-9)
-        bars += f'<line x1="{x:.0f}" x2="{x:.0f}" y1="4" y2="100" stroke="{RED}" stroke-width="2"/>'
-    axis = f'<text x="30" y="114" font-size="10">{edges[0]:.2f}</text><text x="{30 + 9 * bins}" y="114" font-size="10" text-anchor="end">{edges[-1]:.2f}</text>'
-    title = f"{len(values):,} activations, log scale, highest bar {counts.max():,}"
-    side = f'<text x="2" y="14" font-size="10">{counts.max():,}</text><text x="2" y="100" font-size="10">0</text>'
-    return f'<h4>Activations ({title})</h4><svg viewBox="0 0 {40 + 9 * bins} 118" width="{40 + 9 * bins}" role="img" aria-label="{title}">{bars}{axis}{side}</svg>'
+        x = 32 + 9 * bins * (mark - edges[0]) / max(edges[-1] - edges[0], 1e-9)
+        side = f'x="{x - 4:.0f}" text-anchor="end"' if x > 220 else f'x="{x + 4:.0f}"'
+        bars += f'<line x1="{x:.0f}" x2="{x:.0f}" y1="2" y2="112" stroke="{RED}" stroke-width="2"/><text {side} y="9">this text</text>'
+    ends = f'<text x="32" y="125">{edges[0]:.2f}</text><text x="{32 + 9 * bins}" y="125" text-anchor="end">{edges[-1]:.2f}</text>'
+    title = f"{len(values):,} activations of feature {feature}, log scale, highest bar {counts.max():,}"
+    svg = f'<svg viewBox="0 0 {40 + 9 * bins} 128" width="100%" role="img" aria-label="{title}">{bars}{ends}</svg>'
+    return f"<h4>Activations (log scale)</h4>{svg}"
 
 
-def examples(view: View, feature: int, highlight: bool = False) -> str:
-    """The example texts with their activation as bar and number; highlighted words where asked for."""
-    frame = example_rows(view, feature)
+def overview(view: View, feature: int, mark: float | None = None) -> str:
+    """Card, histogram and domains: what the browser shows of a feature at once."""
+    return (
+        card(view, feature)
+        + f'<div class="two"><div>{histogram(view, feature, mark)}</div><div>{domains(view, feature)}</div></div>'
+    )
+
+
+def text_rows(view: View, frame: pd.DataFrame, feature: int, highlight: bool = False) -> str:
+    """Texts (columns `row`, `act`) with their activation as number and bar; highlighted words where asked for."""
+    top, rows = max(float(view.stats["max"].iloc[feature]), 1e-9), []
+    for row, act in zip(frame.row.astype(int), frame.act, strict=True):
+        text = highlighted(view, view.texts[row], feature) if highlight else safe(view.texts[row])
+        rows.append(
+            f'<tr><td class="n">{act:.2f}{bar(act / top)}</td><td><div class="two-lines">{text}</div>'
+            f'<div class="one-line dim">{safe(view.domains[row], 40)} · text {row}</div></td></tr>'
+        )
+    return table(rows, 64, ("72px", ""), none="No text activates this feature.")
+
+
+def examples(view: View, feature: int) -> str:
+    """The example texts of every band, one under the other."""
+    frame = explain.example_rows(view, feature)
     if frame.empty:
         return "<p>No text activates this feature.</p>"
-    top, out = max(frame.act.max(), 1e-9), ""
-    for band, part in frame.groupby("band", sort=False):
-        lines = ""
-        for row, act in zip(part.row, part.act, strict=True):
-            text = highlighted(view, view.texts[row], feature) if highlight and band == "strongest" else safe(view.texts[row])
-            where = f"<span class='dim'>{safe(view.domains[row], 40)}, text {row}</span>"
-            lines += f'<tr><td class="n">{act:.2f}<br>{_bar(act / top, 60)}</td><td>{text}<br>{where}</td></tr>'
-        out += f"<h4>{band}</h4><table>{lines}</table>"
-    return out
+    return "".join(f"<h4>{band}</h4>{text_rows(view, part, feature)}" for band, part in frame.groupby("band", sort=False))
 
 
 def highlighted(view: View, text: str, feature: int) -> str:
     """A text with the words that carry the activation marked (and underlined: not by colour alone)."""
-    effects = word_effects(view, text, feature)
+    effects = explain.word_effects(view, text, feature)
     top = max((e for _, e in effects), default=0)
     out = []
     for word, effect in effects:
         share = max(effect, 0) / top if top > 1e-6 else 0
-        style = f"background:rgba(230,159,0,{0.75 * share:.2f})" + (";text-decoration:underline" if share > 0.5 else "")
-        out.append(f'<mark style="{style}" title="{effect:+.2f}">{html.escape(HIDDEN.sub("�", word[:200]))}</mark>')
+        style = f"background:rgba(230,159,0,{0.7 * share:.2f})" + (";text-decoration:underline" if share > 0.5 else "")
+        out.append(f'<mark style="{style}" title="{effect:+.2f}">{html.escape(HIDDEN.sub("�", word))}</mark>')
     return "<bdi>" + " ".join(out) + "</bdi>"
 
 
-def neighbours(view: View, feature: int) -> str:
-    """Nearest features by direction and by co-activation."""
-
-    def table(ids: np.ndarray, values: list[str], what: str) -> str:
-        lines = "".join(
-            f'<tr><td class="n">{i}</td><td>{safe(view.label(i), 80)}</td><td class="n">{v}</td></tr>'
-            for i, v in zip(ids, values, strict=True)
-            if i >= 0
-        )
-        return f"<h4>{what}</h4><table>{lines or '<tr><td>none</td></tr>'}</table>"
-
-    return table(view.near[feature], [f"{c:.2f}" for c in view.near_cosine[feature]], "Nearest by direction (cosine)") + table(
-        view.together[feature], [f"{c:,}" for c in view.together_count[feature]], "Most often active together (texts)"
-    )
+def neighbour_rows(view: View, ids: list[int], values: list[str], linked: frozenset[int] | set[int] = frozenset()) -> str:
+    """Features with a number each."""
+    rows = [
+        f'<tr><td class="n"><span class="dim">{i}</span></td><td>{named(view, i, linked)}</td><td class="n">{v}</td></tr>'
+        for i, v in zip(ids, values, strict=True)
+    ]
+    return table(rows, 30, ("58px", "", "76px"))
 
 
-def waterfall(view: View, parts: pd.DataFrame, n: int = 15) -> str:
-    """Active features, strongest first, with bars that begin where the one before ended."""
-    lines, level = "", 0.0
-    for i, (name, part) in enumerate(parts.iterrows()):
-        if isinstance(name, int) and i >= n:
+def neighbour_lists(view: View, feature: int) -> dict[str, tuple[list[int], list[str]]]:
+    """Title → (features, their numbers): nearest by direction, and by co-activation."""
+    together = [(int(i), f"{c:,}") for i, c in zip(view.together[feature], view.together_count[feature], strict=True) if i >= 0]
+    return {
+        "nearest by direction (cosine)": (view.near[feature].tolist(), [f"{c:.2f}" for c in view.near_cosine[feature]]),
+        "most often active together (texts)": ([i for i, _ in together], [c for _, c in together]),
+    }
+
+
+def neighbours(view: View, feature: int, linked: frozenset[int] | set[int] = frozenset()) -> str:
+    """Nearest features by direction and by co-activation, side by side."""
+    lists = neighbour_lists(view, feature).items()
+    return f'<div class="two">{"".join(f"<div><h4>{t}</h4>{neighbour_rows(view, *found, linked)}</div>" for t, found in lists)}</div>'
+
+
+def share_rows(view: View, parts: pd.DataFrame, n: int = 15, linked: frozenset[int] | set[int] = frozenset()) -> tuple[str, str]:
+    """An explanation as a waterfall: (the n strongest features, what is left), bars begin where the one before ended."""
+    end = np.cumsum(parts.share.to_numpy())
+    low, high = min(end.min(), 0), max(end.max(), 1)
+    rows, rest, level = [], [], 0.0
+    listed = parts.index.tolist()[: min(n, len(parts) - 2)]
+    for name, part in parts.iterrows():
+        is_feature, share = name in listed, float(part.share)
+        if not is_feature and name not in ("bias", "not explained"):
             continue
-        low, high = sorted((level, level + part.share))
-        level += part.share
-        colour = GREEN if part.share >= 0 else RED
-        bar = f'<span class="b" style="margin-left:{max(low, 0) * 160:.0f}px;width:{max((high - max(low, 0)) * 160, 1):.0f}px;background:{colour if isinstance(name, int) else "#888"}"></span>'
-        label = safe(view.label(name), 80) if isinstance(name, int) else name
-        act = f"{part.act:.2f}" if isinstance(name, int) else ""
-        lines += f'<tr><td class="n">{name if isinstance(name, int) else ""}</td><td>{label}</td><td class="n">{act}</td><td style="min-width:165px">{bar}</td><td class="n">{part.share:+.1%}</td></tr>'
-    more = len(parts) - 2 - n
-    note = f"<p class='dim'>{more} weaker features are not listed.</p>" if more > 0 else ""
-    head = "<tr><th class='n'>id</th><th>feature</th><th class='n'>activation</th><th>share of the embedding explained</th><th></th></tr>"
-    return f"<h4>What the SAE sees</h4><table>{head}{lines}</table>{note}"
+        if name == "bias" and len(parts) - 2 > n:  # weaker features, in one step
+            weaker = float(parts.share.iloc[n:-2].sum())
+            rest.append(_step("", f"{len(parts) - 2 - n} weaker features", "", level, weaker, low, high, "#888"))
+            level += weaker
+        colour = (GREEN if share >= 0 else RED) if is_feature else "#888"
+        label, act = (named(view, name, linked), f"{part.act:.2f}") if is_feature else (name, "")
+        (rows if is_feature else rest).append(_step(name if is_feature else "", label, act, level, share, low, high, colour))
+        level += share
+    widths = ("58px", "38%", "80px", "", "70px")
+    head = ("id#", "feature", "activation#", "share of the embedding, adding up", "share#")
+    return table(rows, 30, widths, head, "no active feature"), table(rest, 30, widths)
+
+
+def _step(name: object, label: str, act: str, level: float, share: float, low: float, high: float, colour: str) -> str:
+    left, width = (min(level, level + share) - low) / (high - low), abs(share) / (high - low)
+    bar = f'<span class="b" style="margin-left:{100 * left:.1f}%;width:max(2px,{100 * width:.1f}%);background:{colour}"></span>'
+    return f'<tr><td class="n"><span class="dim">{name}</span></td><td>{label}</td><td class="n">{act}</td><td>{bar}</td><td class="n">{share:+.1%}</td></tr>'
+
+
+def near_rows(view: View, rows: np.ndarray, cosines: np.ndarray) -> str:
+    """Corpus texts with their cosine."""
+    lines = [
+        f'<tr><td class="n">{c:.2f}</td><td><div class="one-line">{safe(view.texts[r])}</div>'
+        f'<div class="one-line dim">{safe(view.domains[r], 40)} · text {r}</div></td></tr>' for r, c in zip(rows, cosines, strict=True)
+    ]  # fmt: skip
+    return table(lines, 44, ("58px", ""))
+
+
+def text_head(view: View, text: str, parts: pd.DataFrame, where: str = "") -> str:
+    """A text, and what its three strongest features hang on: the text with their words marked (where it can be encoded)."""
+    out = f'<div class="text">{safe(text, 2000)}</div><div class="dim">{where}</div>'
+    top = [f for f in parts.index[:3] if isinstance(f, int)]
+    if view.encoder is None or not top:
+        return out
+    lines = [f'<p>{highlighted(view, text, f)}<br><span class="dim">{f}: {safe(view.labels[f], 60)}</span></p>' for f in top]
+    return f"{out}<h4>Words that carry its strongest features</h4>{''.join(lines)}"
 
 
 def text_page(view: View, text: str, n: int = 15) -> str:
-    """A text's active features ranked, each with its share of the embedding, as a waterfall; and the nearest corpus texts."""
-    x = view.encoder.encode([text])[0] if view.encoder is not None else None
-    if x is None:
-        raise ValueError("the encoder is not loaded: pass encoder=… to browse")
-    return waterfall(view, explain(view, x), n) + nearest_texts(view, x)
+    """A text's active features ranked, each with its share of the embedding, as a waterfall; and the nearest corpus texts.
 
-
-def document_page(view: View, row: int, n: int = 15) -> str:
-    """The same for a text of the corpus, without the encoder."""
-    where = f"<p>{safe(view.texts[row], 2000)}<br><span class='dim'>{safe(view.domains[row], 40)}, text {row}</span></p>"
-    return where + waterfall(view, explain(view, view.embeddings[row]), n)
-
-
-def nearest_texts(view: View, x: np.ndarray, n: int = 5) -> str:
-    """The corpus texts nearest to an embedding."""
-    cosine = view.embeddings @ x
-    rows = np.argsort(-cosine)[:n]
-    lines = "".join(f'<tr><td class="n">{cosine[r]:.2f}</td><td>{safe(view.texts[r])}</td></tr>' for r in rows)
-    return f"<h4>Nearest texts of the corpus (cosine)</h4><table>{lines}</table>"
-
-
-def compare_texts(view: View, first: str, second: str, n: int = 12) -> str:
-    """Two texts: shared features, separating ones, and the sum that is their cosine."""
+    Raises:
+        ValueError: there is no encoder.
+    """
     if view.encoder is None:
-        raise ValueError("the encoder is not loaded: pass encoder=… to browse")
-    return compare_embeddings(view, *view.encoder.encode([first, second]), n)
+        raise ValueError("the encoder is not loaded: pass encoder=… to make_view")
+    return _explained(view, text, view.encoder.encode([text])[0], n)
 
 
-def compare_embeddings(view: View, x: np.ndarray, y: np.ndarray, n: int = 12) -> str:
-    """The same for two embeddings (d_in,), unit norm."""
-    parts, out = cosine_parts(view, x, y), f"<h4>Cosine {x @ y:.3f}, as a sum</h4>"
-    features = parts[[isinstance(i, int) for i in parts.index]]
-    both = (features["first"] > 0) & (features["second"] > 0)
-    groups = {
-        "shared": features[both],
-        "only in the first": features[~both & (features["first"] > 0)],
-        "only in the second": features[~both & (features["second"] > 0)],
-    }
-    for name, group in groups.items():
-        lines = "".join(
-            f'<tr><td class="n">{i}</td><td>{safe(view.label(i), 80)}</td><td class="n">{p["first"]:.2f} / {p["second"]:.2f}</td><td class="n">{p.contribution:+.3f}</td></tr>'
-            for i, p in group.head(n).iterrows()
-        )
-        out += f"<h4>{name} (sum {group.contribution.sum():+.3f})</h4><table>{lines or '<tr><td>none</td></tr>'}</table>"
-    rest = "".join(
-        f"<tr><td>{i}</td><td class='n'>{parts.contribution[i]:+.3f}</td></tr>" for i in ("common part", "not explained")
+def document_page(view: View, row: int, n: int = 15, linked: frozenset[int] | set[int] = frozenset()) -> str:
+    """The same for a text of the corpus, without the encoder."""
+    where = f"{safe(view.domains[row], 40)} · text {row}"
+    return _explained(view, view.texts[row], view.embeddings[row], n, where, row, linked)
+
+
+def _explained(view: View, text: str, x: np.ndarray, n: int, where: str = "", but: int = -1, linked: object = frozenset()) -> str:
+    parts = explain.explain(view, x)
+    head = (
+        text_head(view, text, parts, where)
+        if but < 0
+        else f'<div class="text">{safe(text, 2000)}</div><div class="dim">{where}</div>'
     )
-    return out + f"<table>{rest}<tr><th>sum = cosine</th><th class='n'>{parts.contribution.sum():+.3f}</th></tr></table>"
+    near = near_rows(view, *explain.nearest(view, x, but=but))
+    return f"{head}<h4>What the SAE sees</h4>{''.join(share_rows(view, parts, n, linked))}<h4>Nearest texts of the corpus (cosine)</h4>{near}"
 
 
-def compare_features(view: View, a: int, b: int) -> str:
-    """Two features: how often together, rank correlation where both are on, shared examples, and a scatter."""
-    one, two = (view.table[:, f].toarray().ravel() for f in (a, b))
-    both = np.flatnonzero((one > 0) & (two > 0))
-    either = int(((one > 0) | (two > 0)).sum())
-    cosine = float(view.sae.W_dec[a].detach() @ view.sae.W_dec[b].detach())
-    some = np.flatnonzero((one > 0) | (two > 0))
-    some = some[np.linspace(0, len(some) - 1, min(len(some), 500)).astype(int)] if len(some) else some
-    top = [max(v.max(), 1e-9) for v in (one, two)]
-    dots = "".join(
-        f'<circle cx="{30 + 200 * one[r] / top[0]:.0f}" cy="{215 - 200 * two[r] / top[1]:.0f}" r="3" fill="{BLUE}" fill-opacity=".5"/>'
-        for r in some
+def error(message: str) -> str:
+    """A message that says what went wrong, announced by screen readers."""
+    return (
+        f'<div class="sae"><div class="error" role="alert">{html.escape(HIDDEN.sub("�", message))}</div></div>' if message else ""
     )
-    axes = f'<text x="130" y="232" font-size="11" text-anchor="middle">feature {a}</text><text x="12" y="110" font-size="11" transform="rotate(-90 12 110)" text-anchor="middle">feature {b}</text>'
-    svg = f'<svg viewBox="0 0 240 236" width="300" role="img" aria-label="activations of feature {a} against feature {b}"><rect x="28" y="12" width="205" height="206" fill="none" stroke="#888"/>{dots}{axes}</svg>'
-    rows = both[np.argsort(-(one[both] / top[0] + two[both] / top[1]))[:5]]
-    shared = "".join(f'<tr><td class="n">{one[r]:.2f} / {two[r]:.2f}</td><td>{safe(view.texts[r])}</td></tr>' for r in rows)
-    head = f"<h4>{a}: {safe(view.label(a), 80)} &nbsp;·&nbsp; {b}: {safe(view.label(b), 80)}</h4>"
-    facts = f"<p>Decoder cosine {cosine:.2f}; together on {len(both):,} texts, Jaccard {len(both) / max(either, 1):.3f}.</p>"
-    return f"{head}{facts}{svg}<h4>Texts that activate both</h4><table>{shared or '<tr><td>none</td></tr>'}</table>"
-
-
-def compare_domains(view: View, first: str, second: str, n: int = 8) -> str:
-    """The sparse compare: what one domain has more of than the other."""
-    frame = domain_contrast(view, first, second)
-    sure = frame[frame.q < 0.05]
-    out = f"<p>{len(sure)} of {len(frame)} features differ at q &lt; 0.05 (Wald test, Benjamini–Hochberg).</p>"
-    for name, part in ((first, sure[sure.log_odds > 0].head(n)), (second, sure[sure.log_odds < 0].tail(n)[::-1])):
-        lines = "".join(
-            f'<tr><td class="n">{f}</td><td>{safe(view.label(f), 80)}</td><td class="n">{p.share_first:.1%} / {p.share_second:.1%}</td>'
-            f'<td class="n">{p.log_odds:+.2f} [{p.low:+.2f}, {p.high:+.2f}]</td></tr>' for f, p in part.iterrows()
-        )  # fmt: skip
-        head = (
-            "<tr><th class='n'>id</th><th>feature</th><th class='n'>share in each</th><th class='n'>log odds ratio, 95%</th></tr>"
-        )
-        out += f"<h4>More in {safe(name, 60)}</h4><table>{head}{lines}</table>"
-    return out
-
-
-def map_svg(view: View, linked: set[int], size: int = 560) -> str:
-    """The atlas without a kernel: points coloured by domain and sized by density, linked to their pages, titled with their label."""
-    live = np.flatnonzero(view.stats.n_texts > 0)
-    low, span = view.xy[live].min(0), np.maximum(np.ptp(view.xy[live], axis=0), 1e-9)
-    at = 12 + (view.xy - low) / span * (size - 24)
-    groups = view.stats.top_domain if "top_domain" in view.stats else pd.Series("all", index=view.stats.index)
-    names = sorted(set(groups[live]))
-    dots = []
-    for f in live:
-        colour = PALETTE[names.index(groups[f]) % len(PALETTE)]
-        radius = 2.5 + 5 * np.sqrt(view.stats.density[f] / view.stats.density.max())
-        dot = f'<circle cx="{at[f, 0]:.1f}" cy="{at[f, 1]:.1f}" r="{radius:.1f}" fill="{colour}" fill-opacity=".75"><title>{f}: {plain(view.labels[f])}</title></circle>'
-        dots.append(f'<a href="#f{f}">{dot}</a>' if int(f) in linked else dot)
-    key = " ".join(f'<span style="color:{PALETTE[i % len(PALETTE)]}">●</span> {safe(n, 40)}' for i, n in enumerate(names))
-    return f'<svg viewBox="0 0 {size} {size}" width="{size}" role="img" aria-label="map of {len(live)} features">{"".join(dots)}</svg><p class="dim">{key}</p>'
-
-
-def box(content: str) -> str:
-    """Content in the frame that `STYLE` is for."""
-    return f'<div class="sae">{content}</div>'

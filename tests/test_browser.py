@@ -12,7 +12,17 @@ from scipy import sparse
 from saelib import explain, views
 from saelib.browser import Browser, browse
 from saelib.explain import make_view
-from saelib.pages import export, page, read_notes
+from saelib.maps import colours, landmarks
+from saelib.pages import (
+    atlas_picture,
+    compare_domains,
+    compare_features,
+    compare_texts,
+    export,
+    feature_picture,
+    page,
+    read_notes,
+)
 from saelib.training import make_sae
 
 EVIL = [
@@ -43,7 +53,7 @@ def tags(content):
 
 
 @pytest.fixture
-def view(words):
+def view(words, tmp_path):
     texts = EVIL + [f"{w} number{i}" for i in range(60) for w in ("river", "castle", "violin")]
     x = words.encode(texts)
     sae = make_sae("topk", 48, 24, 4)
@@ -57,43 +67,46 @@ def view(words):
     names = pd.DataFrame(
         {"label": labels, "auroc": np.linspace(0.5, 1, 24), "shown": np.arange(24) != 2, "kind": "concept", "note": ""}
     )
-    return make_view(sae, texts, domains, x, table, names.rename_axis("feature"), words)
+    names["terms"] = [[label, f"keyword{i}"] for i, label in enumerate(labels)]
+    names["term_scores"] = [[0.9, float("nan")]] * 24
+    np.save(tmp_path / "map.npy", np.random.default_rng(0).normal(size=(24, 2)))  # UMAP has its own test
+    return make_view(sae, texts, domains, x, table, names.rename_axis("feature"), words, tmp_path)
 
 
-ALLOWED = {"h3", "h4", "p", "br", "table", "tr", "td", "th", "span", "bdi", "svg", "rect", "text", "line", "circle", "mark"}
+ALLOWED = {"h3", "h4", "p", "br", "b", "div", "table", "colgroup", "col", "tr", "td", "th", "span", "bdi", "mark"}
+ALLOWED |= {"svg", "rect", "text", "line", "circle"}
 
 
 def test_everything_shown_is_text(view):
     for f in range(24):
-        content = views.card(view, f) + views.histogram(view, f, 1.0) + views.examples(view, f) + views.neighbours(view, f)
-        assert tags(content) <= ALLOWED
+        content = views.overview(view, f, 1.0) + views.examples(view, f) + views.neighbours(view, f)
+        assert tags(content + views.feature_rows(view, np.arange(24), f)) <= ALLOWED
         assert len(content) < 60_000  # a text of 100 kB is cut
     for text in EVIL:
         assert tags(views.text_page(view, text)) <= ALLOWED
-        assert tags(views.compare_texts(view, text, EVIL[0])) <= ALLOWED
+        assert tags(compare_texts(view, text, EVIL[0])) <= ALLOWED
         assert tags(views.highlighted(view, text, 3)) <= {"bdi", "mark"}
-    assert tags(views.compare_domains(view, "evil <b>", "plain") + views.compare_features(view, 0, 1)) <= ALLOWED
+    for r in range(len(EVIL)):
+        assert tags(views.document_page(view, r)) <= ALLOWED
+    assert tags(compare_domains(view, "evil <b>", "plain") + compare_features(view, 0, 1)) <= ALLOWED
     assert not set("\u202e\u0000\u200b") & set(views.safe(EVIL[3])) and "<" not in views.plain(EVIL[0])
+    assert views.safe("half \ud800 character").encode() and views.clean("half \udfff", 60).encode()
+    assert tags(views.error("<script>")) <= ALLOWED
 
 
 def test_the_page_is_self_contained(view):
-    content = page(view, limit=10)
-    assert tags(content) <= ALLOWED | {
-        "html",
-        "head",
-        "meta",
-        "title",
-        "style",
-        "body",
-        "main",
-        "h1",
-        "h2",
-        "details",
-        "summary",
-        "a",
-    }
+    content = page(view, limit=10, notes={"22": "my <b>note</b>"})
+    allowed = {"html", "head", "meta", "title", "style", "body", "main", "header", "nav", "section", "h1", "h2", "a"}
+    assert tags(content) <= ALLOWED | allowed
     assert "http" not in content.replace("http-equiv", "") and "default-src 'none'" in content
-    assert content.count("<details id=") == 10 and "Two texts" in content and "Two domains" in content
+    assert content.count("<section id=") == 10 and "Two texts" in content and "Two domains" in content
+    assert "my &lt;b&gt;note" in content and content.count('href="#f22"') >= 2  # from the table and from the map
+
+
+def test_pictures_for_where_nothing_else_is_shown(view, recwarn):
+    for figure in (atlas_picture(view), feature_picture(view, 1), feature_picture(view, 23)):
+        figure.canvas.draw()  # $ and _ in a text are not TeX, foreign characters do not warn
+    assert not [w for w in recwarn if "Glyph" in str(w.message)]
 
 
 def test_explanation_adds_up_to_one_and_to_the_cosine(view, words):
@@ -147,31 +160,123 @@ def test_domain_contrast_by_hand(view):
 
 def test_find_by_word_meaning_and_order(view):
     assert explain.find(view, "galaxy").tolist() == [1]
+    assert explain.find(view, "keyword7").tolist() == [7]  # keywords count, not the label alone
     assert explain.find(view, "name5", by_meaning=True)[0] == 5
     assert 23 not in explain.find(view) and 23 in explain.find(view, hide_dead=False)
     by_density = view.stats.density[explain.find(view, sort="density")].to_numpy()
     assert (np.diff(by_density) <= 0).all()
     assert explain.find(view)[0] == 22 and explain.find(view, sort="id").tolist() == list(range(23))
+    assert explain.find(view, reverse=True)[0] == 0 and explain.find(view, sort="id", reverse=True)[0] == 22
+    by_label = [view.labels[f] for f in explain.find(view, sort="label")]
+    assert by_label == sorted(by_label, key=str.lower)
+    assert explain.find(view, within=(3, 9, 23)).tolist() == [9, 3]
+    view.names.loc[22, "auroc"] = np.nan
+    assert explain.find(view)[-1] == 22 and explain.find(view, reverse=True)[-1] == 22  # absent scores come last
+    with pytest.raises(ValueError, match="sort must be one of"):
+        explain.find(view, sort="beauty")
+
+
+def test_label_vectors_are_kept_for_these_labels(view, words, tmp_path):
+    view.folder = tmp_path
+    first = explain.label_vectors(view)
+    view.cache.pop("label vectors")
+    words.seen.clear()
+    assert (explain.label_vectors(view) == first).all() and not words.seen
+    view.cache.pop("label vectors")
+    view.labels[3] = "another label"
+    assert not np.allclose(explain.label_vectors(view)[3], first[3])
+
+
+def test_bands_go_through_all_texts(view):
+    f = int(view.stats.n_texts.idxmax())
+    acts = view.by_text[:, f].toarray().ravel()
+    seen, page_number = [], 0
+    while len(part := explain.band_texts(view, f, "strongest", page_number)[0]):
+        assert np.allclose(part.act, acts[part.row])
+        seen, page_number = seen + part.act.tolist(), page_number + 1
+    assert len(seen) == view.stats.n_texts[f] and seen == sorted(seen, reverse=True)
+    quarters = [explain.band_texts(view, f, band, size=10_000)[0] for band in explain.BANDS[1:5]]
+    assert pd.concat(quarters).act.tolist() == seen[10:]
+    near, total = explain.band_texts(view, f, "near misses")
+    assert (acts[near.row] == 0).all() and len(near) == 10 and total == min(50, (acts == 0).sum())
+    centre = view.embeddings[explain.band_texts(view, f, "strongest")[0].row].mean(0)
+    similarity = np.nan_to_num(view.embeddings @ centre, nan=-2)
+    similarity[acts > 0] = -2
+    assert np.isclose(similarity[near.row[0]], similarity.max())
+    assert all(len(explain.band_texts(view, 23, band)[0]) == 0 for band in explain.BANDS)
+
+
+def test_nearest_texts_by_brute_force(view):
+    x = view.embeddings[20]
+    cosine = view.embeddings @ x
+    rows, values = explain.nearest(view, x, 5, but=20)
+    cosine[20] = -2
+    assert 20 not in rows and np.allclose(values, np.sort(cosine[~np.isnan(cosine)])[::-1][:5])
+
+
+def test_absent_scores_are_shown_as_absent(view):
+    bare = view.names[["label"]].copy()
+    view.names = bare
+    view.cache.clear()
+    assert "nan" not in views.card(view, 3) + views.feature_rows(view, np.arange(24)) and "absent" in views.card(view, 3)
+    view.names = bare.assign(auroc=np.nan, terms=[["a"]] * 24)
+    view.cache.clear()
+    b = Browser(view)
+    b.sections.show(0)
+    assert "nan" not in b.card.value + b.list.table.value + b.map.data[0].hovertext[0]
+    assert len(explain.find(view)) == 23 and "<section id=" in page(view, limit=3)
+
+
+def test_the_map_is_computed_once(view, tmp_path):
+    xy = explain.feature_map(view.sae, tmp_path / "new")
+    assert xy.shape == (24, 2) and np.isfinite(xy).all()
+    began = (tmp_path / "new" / "map.npy").stat().st_mtime_ns
+    assert (explain.feature_map(view.sae, tmp_path / "new") == xy).all()
+    assert (tmp_path / "new" / "map.npy").stat().st_mtime_ns == began
+
+
+def test_map_colours_and_landmarks(view):
+    live = np.flatnonzero(view.stats.n_texts > 0)
+    look, key = colours(view, live, "domain")
+    assert len(look["color"]) == len(live) and "evil &lt;b&gt;" in key
+    assert np.allclose(colours(view, live, "label score")[0]["color"], view.names.auroc[live])
+    marks = landmarks(view)
+    assert 3 <= len(marks) <= 25 and 23 not in marks and 2 not in marks  # neither dead nor unnamed
 
 
 def test_controls_and_views_follow_one_state(view, tmp_path):
     b = Browser(view, notes=tmp_path / "notes.json")
-    assert b.state.feature == 22 and "Feature 22" in b.card.value  # something is shown without a click
+    assert b.state.feature == 22 and "Feature 22<" in b.card.value  # something is shown without a click
     b.search.value = "galaxy"
-    assert [v for _, v in b.list.options] == [1]
+    assert [v for _, v in b.list.select.options] == [1]
     b.buttons["next"].click()
     assert b.state.feature == 1 and "galaxy" in b.card.value and b.number.value == "1"
     b.search.value = "no label has these words"
-    assert not b.list.options and "by meaning" in b.count.value
+    assert not b.list.select.options and "by meaning" in b.count.value
     b.search.value = ""
     b.number.value = "999999"
     assert b.state.feature == 1 and "0 to 23" in b.error.value
     b.number.value = "23"
-    assert "dead" in b.card.value and "No text activates" in b.examples.value and not b.error.value
-    b.list.value = 7
-    assert "Feature 7" in b.card.value
-    b.open_text.value = b.open_text.options[1][1]
-    assert "What the SAE sees" in b.document.value and "<line" in b.histogram.value
+    assert "dead" in b.card.value and "No text activates" in b.examples.table.value and not b.error.value
+    b.pager.page = 0
+    b._show_list()
+    b.list.select.value = 16
+    assert "Feature 16<" in b.card.value
+    row = b.examples.select.options[1][1]
+    b.examples.select.value = row
+    assert b.pane.value == "Text" and b.state.document == row and "this text" in b.card.value
+    assert "What the SAE sees" in b.text.head.value and b.text.near.select.options
+    other = b.text.features.select.options[-1][1]
+    b.text.features.select.value = other
+    assert b.state.feature == other and b.text.layout.display is None
+    b.text.near.select.value = b.text.near.select.options[0][1]
+    assert b.state.document != row
+    b.number.value = "16"
+    b.pane.value = "Neighbours"
+    near = b.near["direction"].select.options[0][1]
+    b.near["direction"].select.value = near
+    assert b.state.feature == near == view.near[16][0]
+    b.state.feature = 7
     b.note.value = "my <b>note</b>"
     b.save.click()
     assert json.loads((tmp_path / "notes.json").read_text()) == {"7": "my <b>note</b>"}
@@ -181,33 +286,87 @@ def test_controls_and_views_follow_one_state(view, tmp_path):
     assert Browser(view, notes=tmp_path / "notes.json", feature=7).note.value == "my <b>note</b>"
 
 
+def test_every_feature_is_reached_by_paging_and_sorting(view):
+    b, seen = Browser(view), []
+    while True:
+        seen += [v for _, v in b.list.select.options]
+        if b.pager.forward.disabled:
+            break
+        b.pager.forward.click()
+    assert seen == explain.find(view).tolist() and "13–23 of 23" in b.pager.text.value
+    b.heads["density"].click()
+    assert b.sort.value == "density" and "▾" in b.heads["density"].description and "▾" not in b.heads["label score"].description
+    b.heads["density"].click()
+    assert b.features.tolist() == explain.find(view, sort="density", reverse=True).tolist()
+    b.state.feature = int(b.features[-1])
+    assert b.state.feature in [v for _, v in b.list.select.options]  # the list turns to the selected one
+
+
+def test_examples_by_band_and_highlighting(view):
+    b = Browser(view, feature=int(view.stats.n_texts.idxmax()))
+    first = [v for _, v in b.examples.select.options]
+    b.example_pager.forward.click()
+    second = [v for _, v in b.examples.select.options]
+    assert len(first) == 10 and second and not set(first) & set(second)
+    b.highlight.value = True
+    assert "<mark" in b.examples.table.value
+    b.bands.value = "near misses"
+    assert "<mark" not in b.examples.table.value and "0.00" in b.examples.table.value
+    b.state.feature = 5
+    assert b.example_pager.page == 0
+
+
 def test_pages_open_and_answer(view, tmp_path):
-    b = Browser(view)
-    for i in range(len(b.accordion.titles)):
-        b.accordion.selected_index = i
-        assert len(b.pages[i].children) > 1, b.accordion.titles[i]
-    trace = b.map.data[0]
+    b = Browser(view, notes=tmp_path / "notes.json")
+    assert not hasattr(b, "map")  # built when opened
+    b.sections.buttons[4].value = True
+    assert b.state.page == "Compare two features" and b.sections.pages[4].layout.display is None
+    b.sections.buttons[4].value = False
+    assert b.state.page == "" and b.sections.pages[4].layout.display == "none"
+    for i in range(len(b.sections.titles)):
+        b.sections.show(i)
+        assert b.sections.pages[i].children[0].comm is not None, b.sections.titles[i]
+    points = b.map.data[0]
+    b.state.feature = 9
+    assert b.map.data[1].x[0] != view.xy[9, 0]  # a closed page is not drawn …
+    b.sections.show(0)
+    assert b.map.data[1].x[0] == view.xy[9, 0]  # … and is up to date when it is opened
 
     class Points:
-        point_inds = [0]
+        point_inds = [0, 4]
 
-    trace._click_callbacks[0](trace, Points, None)
-    assert b.state.feature == trace.customdata[0]
-    assert all("<" not in t for trace in b.map.data for t in trace.hovertext)
-    for page_number, fields, wanted in ((2, {"sentence": "river castle"}, "What the SAE sees"),):
-        for name, value in fields.items():
-            getattr(b, name).value = value
-        b.pages[page_number].children[-2].click()
-        assert wanted in b.pages[page_number].children[-1].value
-    b.pages[3].children[-2].click()
-    assert "type a text first" in b.pages[3].children[-1].value
+    points._click_callbacks[0](points, Points, None)
+    assert b.state.feature == points.customdata[0] and b.map.data[1].x[0] == view.xy[b.state.feature, 0]
+    assert all("<" not in t for t in [*points.hovertext, *(a.text for a in b.map.layout.annotations)])
+    points._select_callbacks[0](points, Points, None)
+    assert sorted(b.features) == [0, 4] and "inside the lasso" in b.count.value
+    b.state.within = None
+    b.search.value = "galaxy"
+    assert list(points.selectedpoints) == [1]  # the map shows what a search found
+    b.search.value = ""
+    assert points.selectedpoints is None
+    b.sections.show(1)
+    document = b.document_map.data[0]
+    document._click_callbacks[0](document, Points, None)
+    assert b.state.document == document.customdata[0] and "What the SAE sees" in b.text.head.value
+    press = lambda i: b.sections.pages[i].children[-3].children[0].click()
+    b.sentence.value = "river castle"
+    press(2)
+    assert "<mark" in b.sentence_pane.head.value and b.sentence_pane.near.select.options
+    press(3)
+    assert "type a text first" in b.sections.pages[3].children[-2].value
+    b.pair[0].value, b.pair[1].value = "river castle", "river violin"
+    press(3)
+    assert "sum = cosine" in b.sections.pages[3].children[-1].value and not b.sections.pages[3].children[-2].value
     for i in (4, 5):
-        b.pages[i].children[-2].click()
-        assert "<table" in b.pages[i].children[-1].value
+        press(i)
+        assert "<table" in b.sections.pages[i].children[-1].value
     b.folder.value = str(tmp_path / "out")
-    b.pages[6].children[-2].click()
+    b.notes = {"3": "seen"}
+    press(6)
     assert (tmp_path / "out" / "browser.html").stat().st_size > 10_000
-    assert len(pd.read_csv(tmp_path / "out" / "features.csv")) == 24
+    written = pd.read_csv(tmp_path / "out" / "features.csv")
+    assert len(written) == 24 and written.user_note[3] == "seen"
 
 
 def test_errors_name_the_remedy(view, tmp_path):
@@ -222,11 +381,17 @@ def test_errors_name_the_remedy(view, tmp_path):
     with pytest.raises(ValueError, match="encoder"):
         views.text_page(view, "a text")
     b = Browser(view)
-    b.accordion.selected_index = 2
+    assert b.meaning.disabled and b.highlight.disabled
+    b.note.value = "a note"
+    b.save.click()
+    assert "without a notes file" in b.error.value
+    b.sections.show(2)
     b.sentence.value = "x"
-    b.pages[2].children[-2].click()
-    assert "encoder is not loaded" in b.pages[2].children[-1].value
+    b.sections.pages[2].children[1].children[0].click()
+    assert "encoder is not loaded" in b.sections.pages[2].children[2].value
+    b.state.document = 30  # a text of the corpus needs no encoder
+    assert "What the SAE sees" in b.text.head.value and "<mark" not in b.text.head.value
     with pytest.raises(ValueError, match="the table is"):
         make_view(view.sae, view.texts[:3], view.domains[:3], view.embeddings[:3], view.by_text, view.names)
-    assert "Feature 3" in browse(view, feature=3, mode="static").data
+    assert "Feature 3<" in browse(view, feature=3, mode="static").data
     assert export(view, tmp_path / "e")

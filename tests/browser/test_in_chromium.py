@@ -54,6 +54,8 @@ labels = [f"{words[i % 6]}, feature{i}" for i in range(d_sae)]
 for r, evil in enumerate(EVIL):
     labels[int(table[r].indices[0])] = evil[:300]
 names = pd.DataFrame({"label": labels, "auroc": np.linspace(1, 0.5, d_sae), "kind": "concept", "note": "", "shown": True}).rename_axis("feature")
+names["terms"] = [label.split(", ") for label in labels]
+names["term_scores"] = [[0.9] * len(t) for t in names.terms]
 import pathlib
 folder = pathlib.Path(FOLDER)
 np.save(folder / "map.npy", rng.normal(size=(d_sae, 2)).astype(np.float32))
@@ -73,10 +75,22 @@ def free_port():
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory):
-    """A JupyterLab page on loopback with the notebook open and its cells run."""
+def chromium():
+    """Debian's Chromium; graphics by software, as there may be no card."""
     from playwright.sync_api import sync_playwright
 
+    SHOTS.mkdir(parents=True, exist_ok=True)
+    flags = ["--no-sandbox", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update",
+             "--disable-sync", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]  # fmt: skip
+    with sync_playwright() as p:
+        browser = p.chromium.launch(executable_path=CHROMIUM, args=flags)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def page(chromium, tmp_path_factory):
+    """A JupyterLab page on loopback with the notebook open and its cells run."""
     folder = tmp_path_factory.mktemp("lab")
     setup = SETUP.replace("ROOT", repr(str(ROOT))).replace("FOLDER", repr(str(folder)))
     book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(setup), nbformat.v4.new_code_cell(SHOW)])
@@ -94,168 +108,404 @@ def page(tmp_path_factory):
                 break
             except OSError:
                 time.sleep(0.5)
-        with sync_playwright() as p:
-            flags = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-                     "--disable-component-update", "--disable-sync", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]  # fmt: skip
-            chromium = p.chromium.launch(executable_path=CHROMIUM, args=flags)
-            page = chromium.new_page(viewport={"width": 1366, "height": 900})
-            page.requests = []
-            page.on("request", lambda r: page.requests.append(r.url))
-            page.goto(f"http://127.0.0.1:{port}/lab/tree/walk.ipynb?token={token}")
-            page.wait_for_selector(".jp-Notebook .jp-CodeCell", timeout=90_000)
-            page.wait_for_function(
-                "() => document.querySelector('.jp-Notebook-ExecutionIndicator, .jp-NotebookPanel-toolbar') !== null"
-            )
-            time.sleep(3)
-            for label in ("No", "Close", "Dismiss"):  # a question about news, if it is asked
-                for button in page.get_by_role("button", name=label, exact=True).all():
-                    if button.is_visible():
-                        button.click()
-            page.locator(".jp-CodeCell .cm-content").first.click()
-            page.keyboard.press("Shift+Enter")
-            page.wait_for_function(
-                "() => document.querySelectorAll('.jp-InputPrompt')[0].innerText.includes('[1]')", timeout=180_000
-            )
-            page.locator(".jp-CodeCell .cm-content").nth(1).click()
-            page.began = time.perf_counter()
-            page.keyboard.press("Shift+Enter")
-            page.wait_for_selector(".sae-browser h3", timeout=60_000)
-            page.first_paint = time.perf_counter() - page.began
-            SHOTS.mkdir(parents=True, exist_ok=True)
-            page.keyboard.press("Escape")
-            page.keyboard.press("Control+b")  # hide the side bar: a 13-inch screen
-            yield page
-            chromium.close()
+        page = chromium.new_page(viewport={"width": 1366, "height": 900})
+        page.requests = []
+        page.on("request", lambda r: page.requests.append(r.url))
+        page.goto(f"http://127.0.0.1:{port}/lab/tree/walk.ipynb?token={token}")
+        page.wait_for_selector(".jp-Notebook .jp-CodeCell", timeout=90_000)
+        page.wait_for_function(
+            "() => document.querySelector('.jp-Notebook-ExecutionIndicator, .jp-NotebookPanel-toolbar') !== null"
+        )
+        time.sleep(3)
+        for label in ("No", "Close", "Dismiss"):  # a question about news, if it is asked
+            for button in page.get_by_role("button", name=label, exact=True).all():
+                if button.is_visible():
+                    button.click()
+        page.locator(".jp-CodeCell .cm-content").first.click()
+        page.keyboard.press("Shift+Enter")
+        page.wait_for_function("() => document.querySelectorAll('.jp-InputPrompt')[0].innerText.includes('[1]')", timeout=180_000)
+        page.locator(".jp-CodeCell .cm-content").nth(1).click()
+        page.began = time.perf_counter()
+        page.keyboard.press("Shift+Enter")
+        page.wait_for_selector(".sae-browser h3", timeout=60_000)
+        page.first_paint = time.perf_counter() - page.began
+        page.keyboard.press("Escape")
+        page.keyboard.press("Control+b")  # hide the side bar: a 13-inch screen
+        yield page
+        page.close()
     finally:
         server.terminate()
         server.wait(20)
 
 
 def heading(page):
-    return page.locator(".sae-browser h3").first.inner_text()
+    return page.locator(".sae-right h3").first.inner_text()
 
 
-def wait_heading(page, text):
-    page.wait_for_function("t => document.querySelector('.sae-browser h3')?.innerText.includes(t)", arg=text, timeout=20_000)
+def selected(page):
+    return int(page.locator(".sae-right .eye").first.inner_text().split()[-1])
+
+
+def wait_feature(page, feature):
+    page.wait_for_function(
+        "f => document.querySelector('.sae-right .eye')?.innerText.trim() == 'Feature ' + f", arg=feature, timeout=20_000
+    )
+
+
+def wait_change(page, before):
+    page.wait_for_function(
+        "f => document.querySelector('.sae-right .eye').innerText.trim() != 'Feature ' + f", arg=before, timeout=20_000
+    )
 
 
 def control(page, name):
     return page.locator(f".sae-browser .widget-label:text-is('{name}') + *").first
 
 
-def shot(page, name):
-    page.locator(".sae-browser").first.evaluate("e => e.scrollIntoView()")
-    time.sleep(0.3)
+def pick(page, name, number):
+    """Pick a row of a list, given by its name."""
+    page.locator(f".sae-rows:visible .widget-label:text-is('{name}') + .widget-radio-box input").nth(number).check(force=True)
+
+
+def shot(page, name, at=".sae-browser"):
+    page.locator(at).first.evaluate("e => e.scrollIntoView()")
+    time.sleep(0.4)
     page.screenshot(path=SHOTS / f"{name}.png")
 
 
-def test_walk(page):
-    assert "Feature 5" in heading(page)  # labelled, live, without a click
-    shot(page, "1-first")
-    search = page.get_by_placeholder("a word, e.g. galaxy")
-    search.fill("galaxy")
-    page.wait_for_function(
-        "() => [...document.querySelectorAll('.sae-browser select')][1].options.length > 5 && [...[...document.querySelectorAll('.sae-browser select')][1].options].every(o => o.text.includes('galaxy'))",
-        timeout=20_000,
-    )
-    page.get_by_role("button", name="next", exact=True).click()
-    page.wait_for_function("() => document.querySelector('.sae-browser h3').innerText.includes('galaxy')")
-    shot(page, "2-search")
-    number = control(page, "feature id")
-    number.fill("999999")
-    number.press("Enter")
-    page.wait_for_selector(".sae-error:has-text('0 to 3071')")
-    assert "galaxy" in heading(page)
-    number.fill("3071")
-    number.press("Enter")
-    wait_heading(page, "(dead)")
-    assert page.locator(".sae-browser").get_by_text("No text activates this feature.").count() == 1
-    shot(page, "3-dead")
-    number.fill("7")
-    number.press("Enter")
-    wait_heading(page, "Feature 7")
+def record(**new):
+    file = SHOTS / "figures.json"
+    old = json.loads(file.read_text()) if file.exists() else {}
+    file.write_text(json.dumps(old | {k: round(v, 3) for k, v in new.items()}, indent=1))
 
 
-def test_map_point_text_sentence_note(page):
-    page.get_by_text("Feature map", exact=True).click()
-    page.wait_for_selector(".sae-browser .js-plotly-plot .nsewdrag", state="attached", timeout=60_000)
-    time.sleep(2)
-    plot = page.locator(".sae-browser .js-plotly-plot").first
-    plot.scroll_into_view_if_needed()
+def open_page(page, title):
+    """A page below the title."""
+    page.locator(".sae-sections > button").filter(has_text=title).click()
     time.sleep(0.5)
-    page.screenshot(path=SHOTS / "4-map.png")
-    before = heading(page)
-    box = plot.locator(".nsewdrag").first.bounding_box()
+
+
+def click_map(page, plot):
+    """Click near the middle until a point is hit."""
+    before, box = selected(page), plot.locator(".nsewdrag").first.bounding_box()
     for dx, dy in [(0.5, 0.5), (0.45, 0.55), (0.55, 0.45), (0.4, 0.5), (0.5, 0.4), (0.48, 0.52), (0.52, 0.47)]:
         page.mouse.move(box["x"] + box["width"] * dx, box["y"] + box["height"] * dy)
         time.sleep(0.4)
         page.mouse.down()
         page.mouse.up()
         time.sleep(0.8)
-        if heading(page) != before:
-            break
-    assert heading(page) != before, "a click on the map selects a feature"
-    page.get_by_text("Try a sentence", exact=True).click()
-    page.get_by_placeholder("type or paste a text").fill("<img src=x onerror=window.hacked=1> river castle galaxy")
-    page.get_by_role("button", name="show its features").click()
-    page.wait_for_selector(".sae-browser h4:has-text('What the SAE sees')", timeout=20_000)
-    page.get_by_role("button", name="show its features").scroll_into_view_if_needed()
-    page.screenshot(path=SHOTS / "5-sentence.png")
+        if selected(page) != before:
+            return
+    raise AssertionError("no click on the map selected a feature")
+
+
+def selection_times(page):
+    """Milliseconds from the change of the feature's number to the frame that has its card, histogram and examples."""
+    script = """async f => {
+        const input = [...document.querySelectorAll('.sae-tools .widget-text')].find(e => e.innerText.includes('feature id')).querySelector('input');
+        const texts = document.querySelector('.sae-right .sae-rows .h64'), old = texts.innerHTML, began = performance.now();
+        input.value = f;
+        input.dispatchEvent(new Event('change', {bubbles: true}));
+        const done = () => document.querySelector('.sae-right .eye').innerText.trim() == 'Feature ' + f
+            && document.querySelector('.sae-right .sae-rows .h64').innerHTML != old;
+        while (!done()) await new Promise(requestAnimationFrame);
+        return performance.now() - began }"""
+    times = [page.evaluate(script, str(feature)) for feature in range(100, 131)]
+    return {"median": statistics.median(times), "max": max(times)}
+
+
+def test_figures(page):
+    times = selection_times(page)
+    record(first_paint_s=page.first_paint, selection_median_ms=times["median"], selection_max_ms=times["max"])
+    assert page.first_paint < 20 and times["median"] < 2000  # a machine in trouble, not the figure
+    control(page, "feature id").fill("5")
+    control(page, "feature id").press("Enter")
+    wait_feature(page, 5)
+
+
+def test_search_and_steps(page):
+    assert heading(page) and selected(page) == 5  # labelled, live, without a click
+    shot(page, "01-first")
+    page.get_by_placeholder("a word, e.g. galaxy").fill("galaxy")
+    page.wait_for_function(
+        "() => { const o = [...document.querySelectorAll('.sae-left .widget-radio-box label')]; return o.length > 5 && o.every(x => x.textContent.includes('galaxy')) }",
+        timeout=20_000,
+    )
+    parts = [".sae-right h3", ".sae-right svg", ".sae-right .sae-rows .h64"]
+    before, here = [page.locator(p).first.inner_html() for p in parts], selected(page)
+    page.get_by_role("button", name="next", exact=True).click()
+    wait_change(page, here)
+    page.wait_for_function(
+        "t => document.querySelector('.sae-right .sae-rows .h64').innerHTML != t", arg=before[2], timeout=20_000
+    )
+    after = [page.locator(p).first.inner_html() for p in parts]
+    assert all(a != b for a, b in zip(before, after, strict=True)) and "galaxy" in heading(page)  # card, histogram, examples
+    shot(page, "02-search")
+    page.get_by_placeholder("a word, e.g. galaxy").fill("")
+    page.wait_for_selector(".sae-left :text('3,071 features')")
+
+
+def test_the_table_sorts_pages_and_picks(page):
+    ids = lambda: [int(text.split(":")[0]) for text in page.locator(".sae-left .widget-radio-box label").all_text_contents()]
+    first = ids()
+    page.get_by_role("button", name="more ›").first.click()
+    page.wait_for_function(
+        "t => document.querySelector('.sae-left .widget-radio-box label').textContent.split(':')[0] != t", arg=str(first[0])
+    )
+    assert not set(first) & set(ids())
+    page.get_by_role("button", name="density", exact=True).click()
+    page.wait_for_selector(".sae-left button:has-text('density ▾')")
+    # the transparent list lies exactly over the rows that it stands for
+    gaps = page.evaluate("""() => {
+        const tr = [...document.querySelectorAll('.sae-left .h44 tr')], o = [...document.querySelectorAll('.sae-left .widget-radio-box label')];
+        return tr.map((r, i) => Math.abs(r.getBoundingClientRect().top - o[i].getBoundingClientRect().top)) }""")
+    assert len(gaps) == 12 and max(gaps) < 1.5, gaps
+    box = page.locator(".sae-left .h44 tr").nth(3).bounding_box()
+    page.mouse.click(box["x"] + 150, box["y"] + box["height"] / 2)
+    wait_feature(page, ids()[3])
+    page.keyboard.press("Tab")  # the next row
+    page.keyboard.press("Space")
+    wait_feature(page, ids()[4])
+    page.get_by_role("button", name="score", exact=True).click()
+    page.wait_for_selector(".sae-left button:has-text('score ▾')")
+
+
+def test_messages(page):
+    number, before = control(page, "feature id"), selected(page)
+    number.fill("999999")
+    number.press("Enter")
+    page.wait_for_selector(".sae-browser .error:has-text('0 to 3071')")
+    assert selected(page) == before
+    number.fill("3071")
+    number.press("Enter")
+    wait_feature(page, 3071)
+    assert "dead" in page.locator(".sae-right .bad").first.inner_text()
+    assert page.locator(".sae-right").get_by_text("No text activates this feature.").count() == 1
+    assert page.locator(".sae-browser .error").count() == 0
+    shot(page, "03-dead")
+    number.fill("7")
+    number.press("Enter")
+    wait_feature(page, 7)
+
+
+def test_examples_texts_neighbours_note(page):
+    page.wait_for_function(
+        "() => [...document.querySelectorAll('.sae-right select')].some(s => s.options.length == 10)", timeout=20_000
+    )
+    first = examples.all_text_contents()
+    page.locator(".sae-right").get_by_role("button", name="more ›").click()
+    page.wait_for_function("t => document.querySelector('.sae-right .sae-rows.h64 label')?.textContent != t", arg=first[0])
+    assert not set(first) & set(examples.all_text_contents())
+    page.get_by_role("button", name="highlight words").click()
+    page.wait_for_selector(".sae-right .sae-rows .h64 mark", timeout=60_000)
+    shot(page, "04-highlight")
+    page.get_by_role("button", name="highlight words").click()
+    box = page.locator(".sae-right .sae-rows .h64 tr").nth(1).bounding_box()
+    page.mouse.click(box["x"] + 200, box["y"] + 20)  # a document: its features
+    page.wait_for_selector(".sae-right h4:has-text('What the SAE sees')", timeout=20_000)
+    page.wait_for_selector(".sae-right svg :text('this text')")
+    shot(page, "05-text")
+    before = selected(page)
+    pick(page, "features of the text", 3)
+    wait_change(page, before)
+    page.get_by_role("button", name="Neighbours", exact=True).click()
+    page.wait_for_selector(".sae-right h4:has-text('co-activ'), .sae-right h4:has-text('active together')")
+    shot(page, "06-neighbours")
+    before = selected(page)
+    pick(page, "direction", 2)
+    wait_change(page, before)
+    page.get_by_role("button", name="Note", exact=True).click()
     note = page.get_by_placeholder("your note on this feature")
     note.fill("a <b>note</b>")
     note.press("Tab")
     page.get_by_role("button", name="save note").click()
     page.get_by_text("saved in").wait_for(timeout=20_000)
+    page.get_by_role("button", name="Examples", exact=True).click()
 
 
-def test_pages_of_texts_and_hostile_ones(page):
+def test_maps(page):
+    open_page(page, "Feature map")
+    page.wait_for_selector(".sae-browser .js-plotly-plot .nsewdrag", state="attached", timeout=60_000)
+    time.sleep(2)
+    plot = page.locator(".sae-browser .js-plotly-plot").first
+    assert plot.locator(".nsewdrag").first.bounding_box()["width"] > 600  # it fills its side of the page
+    shot(page, "07-map", ".sae-page:visible")
+    click_map(page, plot)
+    page.get_by_placeholder("a word, e.g. galaxy").fill("galaxy")
+    time.sleep(2)
+    shot(page, "08-map-search", ".sae-page:visible")
+    page.get_by_placeholder("a word, e.g. galaxy").fill("")
+    control(page, "colour by").select_option("label score")
+    time.sleep(2)
+    record(selection_with_open_map_median_ms=selection_times(page)["median"])
+    shot(page, "09-map-score", ".sae-page:visible")
+    open_page(page, "Document map")
+    time.sleep(3)
+    shot(page, "10-documents", ".sae-page:visible")
+
+
+def test_sentence_and_comparisons(page):
+    open_page(page, "Try a sentence")
+    page.get_by_placeholder("type or paste a text").fill("<img src=x onerror=window.hacked=1> river castle galaxy")
+    page.get_by_role("button", name="show its features").click()
+    page.wait_for_selector(".sae-page:visible h4:has-text('What the SAE sees')", timeout=20_000)
+    assert page.locator(".sae-page:visible mark").count() > 3
+    shot(page, "11-sentence", ".sae-page:visible")
+    open_page(page, "Compare two texts")
+    page.get_by_placeholder("first text").fill("river castle galaxy")
+    page.get_by_placeholder("second text").fill("river castle bread")
+    page.get_by_role("button", name="compare texts").click()
+    page.wait_for_selector("th:has-text('sum = cosine')", timeout=20_000)
+    shot(page, "12-two-texts", ".sae-page:visible")
+    open_page(page, "Compare two features")
+    page.get_by_role("button", name="compare features").click()
+    page.wait_for_selector("h4:has-text('Texts that activate both')", timeout=20_000)
+    shot(page, "13-two-features", ".sae-page:visible")
+    open_page(page, "Compare two domains")
+    page.get_by_role("button", name="compare domains").click()
+    page.wait_for_selector(":text('Benjamini')", timeout=20_000)
+    shot(page, "14-two-domains", ".sae-page:visible")
+    open_page(page, "Export")
+    page.get_by_role("button", name="write CSV").click()
+    page.get_by_text("written:").wait_for(timeout=60_000)
+    open_page(page, "Export")
+
+
+def test_hostile_texts_run_nothing(page):
     number = control(page, "feature id")
-    page.locator(".jp-CodeCell .cm-content").last.click()
-    select = page.locator(".sae-browser select")
-    opener = page.locator(".sae-browser .widget-label:text-is('open text') + select")
-    for value in ("1", "2"):
-        opener.select_option(index=int(value))
-        page.wait_for_selector(".sae-browser h4:has-text('What the SAE sees')", timeout=20_000)
-    assert select.count() >= 4
-    # every feature that a hostile text activates is shown once
     page.evaluate("window.hacked = 0")
     printed = page.locator(".jp-OutputArea-output pre").filter(has_text="hostile:").last.inner_text()
     hostile = [int(f) for f in printed.split("hostile:")[1].split()]
     assert len(hostile) > 20
-    for feature in hostile[::3]:
+    for feature in hostile[::3]:  # every hostile text and label is shown in some of these
         number.fill(str(feature))
         number.press("Enter")
-        wait_heading(page, f"Feature {feature}:")
+        wait_feature(page, feature)
+    pick(page, "example texts", 0)
+    time.sleep(1)
+    shot(page, "15-hostile")
+    page.get_by_role("button", name="Examples", exact=True).click()
     assert page.evaluate("window.hacked") == 0 and page.locator(".sae-browser script").count() == 0
     assert page.locator(".sae-browser img").count() == 0
-    shot(page, "6-hostile")
-
-
-def test_keyboard_reaches_the_controls_and_figures(page):
-    control(page, "feature id").focus()
-    wanted = {"previous", "next", "random", "a word, e.g. galaxy", "checkbox", "SELECT", "your note on this feature", "save note",
-              "highlight words", "Feature map", "Export"}  # fmt: skip
-    name = "() => { const e = document.activeElement; return e.innerText && e.tagName != 'SELECT' ? e.innerText : e.placeholder || (e.type == 'checkbox' ? e.type : e.tagName) }"
-    seen = set()
-    for _ in range(60):
-        page.keyboard.press("Tab")
-        seen.add(page.evaluate(name).strip()[:30])
-    assert wanted <= seen, f"not reached by the Tab key: {wanted - seen}; reached: {seen}"
-    times = []
-    number = control(page, "feature id")
-    for feature in range(100, 121):
-        number.fill(str(feature))
-        began = time.perf_counter()
-        number.press("Enter")
-        wait_heading(page, f"Feature {feature}:")
-        times.append(time.perf_counter() - began)
-    figures = {
-        "first paint s": page.first_paint,
-        "selection median ms": 1000 * statistics.median(times),
-        "selection max ms": 1000 * max(times),
-    }
-    (SHOTS / "figures.json").write_text(json.dumps(figures, indent=1))
-    print(figures)
-    assert figures["first paint s"] < 20 and figures["selection median ms"] < 2000  # a machine in trouble, not the figure
     outside = [u for u in page.requests if not u.startswith(("http://127.0.0.1", "data:", "blob:"))]
     assert not [u for u in outside if "x" == u.rsplit("/", 1)[-1]], outside
+
+
+def test_keyboard_reaches_every_control(page):
+    page.get_by_placeholder("a word, e.g. galaxy").focus()
+    wanted = {"search", "a row of the table", "an example", "by meaning", "sort", "hide dead", "feature id", "previous", "next", "random", "id", "label", "density", "max",
+              "mean", "more ›", "Examples", "Text", "Neighbours", "Note", "strongest", "near misses", "highlight words",
+              "Feature map", "Document map", "Try a sentence", "Compare two texts", "Compare two features", "Compare two domains", "Export"}  # fmt: skip
+    name = """() => { const e = document.activeElement;
+        return e.labels?.[0]?.textContent || e.closest('label')?.innerText || e.placeholder || e.innerText || e.tagName }"""
+    seen = set()
+    for _ in range(100):
+        seen.add(page.evaluate(name).strip()[:40])
+        page.keyboard.press("Tab")
+    seen |= {"a row of the table"} if any(", score " in name for name in seen) else set()
+    seen |= {"an example"} if any(name.startswith("text ") for name in seen) else set()
+    assert wanted <= seen, f"not reached by the Tab key: {wanted - seen}; reached: {seen}"
+
+
+def test_narrow_and_dark(page):
+    page.set_viewport_size({"width": 1366, "height": 768})  # a 13-inch screen
+    tools = page.locator(".sae-tools > *")
+    assert len({round(tools.nth(i).bounding_box()["y"] / 20) for i in range(tools.count())}) == 1, "the toolbar is one line"
+    shot(page, "16-1366x768")
+    page.get_by_role("menuitem", name="Settings").click()
+    page.get_by_text("Theme", exact=True).click()
+    page.get_by_text("JupyterLab Dark", exact=True).click()
+    page.wait_for_selector("body[data-jp-theme-light='false']", state="attached", timeout=30_000)
+    time.sleep(1)
+    shot(page, "17-dark")
+    contrast = page.evaluate("""() => {
+        const light = s => { const [r, g, b] = s.match(/[\\d.]+/g).map(v => (v /= 255) <= .03928 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4);
+            return .2126 * r + .7152 * g + .0722 * b };
+        const ink = light(getComputedStyle(document.querySelector('.sae-right h3')).color);
+        const paper = light(getComputedStyle(document.querySelector('.jp-Notebook')).backgroundColor);
+        return (Math.max(ink, paper) + .05) / (Math.min(ink, paper) + .05) }""")
+    assert contrast > 7, contrast
+    open_page(page, "Feature map")
+    time.sleep(3)
+    shot(page, "18-dark-map", ".sae-page:visible")
+    open_page(page, "Feature map")
+    page.set_viewport_size({"width": 700, "height": 900})
+    time.sleep(1)
+    assert page.locator(".sae-right").bounding_box()["y"] > page.locator(".sae-left").bounding_box()["y"] + 300  # one column
+    shot(page, "19-narrow")
+    page.set_viewport_size({"width": 1366, "height": 900})
+
+
+def test_static_page_needs_no_kernel_and_no_network(chromium, tmp_path):
+    sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+    space = {}
+    exec(
+        SETUP.replace("ROOT", repr(str(ROOT)))
+        .replace("FOLDER", repr(str(tmp_path)))
+        .replace("3072, 36_000", "128, 4000")
+        .replace("3071", "127"),
+        space,
+    )
+    from saelib.pages import page as static
+
+    (tmp_path / "browser.html").write_text(static(space["view"]), encoding="utf-8")
+    for scheme in ("light", "dark"):
+        page = chromium.new_page(viewport={"width": 1366, "height": 768}, color_scheme=scheme)
+        errors, requests = [], []
+        page.on("pageerror", lambda e, found=errors: found.append(str(e)))
+        page.on("console", lambda m, found=errors: found.append(m.text) if m.type == "error" else None)
+        page.on("request", lambda r, found=requests: found.append(r.url))
+        page.goto((tmp_path / "browser.html").as_uri())
+        assert page.locator("section:visible").count() == 1 and page.locator("svg circle").count() > 50
+        page.screenshot(path=SHOTS / f"20-static-{scheme}.png")
+        link = page.locator("nav a").nth(2)
+        feature = int(link.get_attribute("href")[2:])
+        link.click()
+        assert (
+            page.locator("section:visible .eye").inner_text() == f"Feature {feature}"
+            and page.locator("section:visible").count() == 1
+        )
+        page.screenshot(path=SHOTS / f"21-static-feature-{scheme}.png")
+        for evil in page.locator("nav a").all()[:30]:
+            page.goto((tmp_path / "browser.html").as_uri() + evil.get_attribute("href"))
+        assert page.evaluate("window.hacked") is None and not errors, errors
+        assert all(u.startswith("file:") for u in requests)
+        page.close()
+
+
+def test_a_map_of_65_thousand_points_pans(chromium, tmp_path):
+    """A figure for the record: how long a frame takes while the map is dragged (here without a graphics card)."""
+    import numpy as np
+    import plotly.graph_objects as go
+
+    rng, n = np.random.default_rng(0), 65_000
+    marker = {"size": 2 + 4 * rng.random(n), "opacity": 0.8, "color": rng.integers(0, 8, n), "line": {"width": 0}}
+    hover = [f"{i}: a label of some words (0.95) · a domain" for i in range(n)]
+    figure = go.Figure(
+        go.Scattergl(x=rng.normal(size=n), y=rng.normal(size=n), mode="markers", marker=marker, hovertext=hover, hoverinfo="text")
+    )
+    figure.update_layout(height=540, width=800, dragmode="pan")
+    figure.write_html(tmp_path / "map.html", include_plotlyjs=True)
+    page = chromium.new_page(viewport={"width": 900, "height": 700})
+    began = time.perf_counter()
+    page.goto((tmp_path / "map.html").as_uri())
+    page.wait_for_selector(".nsewdrag", state="attached", timeout=60_000)
+    page.wait_for_function("() => document.querySelector('canvas')", timeout=60_000)
+    drawn = time.perf_counter() - began
+    page.evaluate("""() => { window.frames_ = []; let last = performance.now();
+        const tick = now => { window.frames_.push(now - last); last = now; requestAnimationFrame(tick) }; requestAnimationFrame(tick) }""")
+    page.mouse.move(400, 300)
+    page.mouse.down()
+    page.evaluate("window.frames_.length = 0")
+    for i in range(60):
+        page.mouse.move(400 + 3 * i, 300 + 2 * i)
+    frames = sorted(page.evaluate("window.frames_"))
+    page.mouse.up()
+    record(
+        map_65k_drawn_s=drawn,
+        map_65k_frame_median_ms=statistics.median(frames),
+        map_65k_frame_p95_ms=frames[int(0.95 * len(frames))],
+    )
+    page.screenshot(path=SHOTS / "22-map-65k.png")
+    page.close()
+    assert statistics.median(frames) < 1000
