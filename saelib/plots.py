@@ -51,6 +51,30 @@ def bars(values: pd.Series, xlabel: str, title: str) -> plt.Figure:
     return figure
 
 
+def sentence_features(parts: dict[str, pd.DataFrame], n: int = 6) -> plt.Figure:
+    """Sentences and the named features they activate, strongest on top; the colour says how far to trust a name.
+
+    Args:
+        parts: sentence → a frame with `label`, `act` and `auroc` (NaN where the name was not judged), strongest first.
+    """
+    parts = {text: frame.head(n) for text, frame in parts.items()}
+    heights = [len(frame) + 1.2 for frame in parts.values()]
+    figure, axes = plt.subplots(
+        len(parts), 1, figsize=(7.5, 0.29 * sum(heights) + 0.6), height_ratios=heights, sharex=True, squeeze=False
+    )
+    for axis, (text, frame) in zip(axes[:, 0], parts.items(), strict=True):
+        sure = (frame.auroc >= 0.9).to_numpy()
+        bars = axis.barh(range(len(frame)), frame.act, color=np.where(sure, OKABE_ITO[0], "#b0b0b0"), height=0.72)
+        labels = [f"{a:.2f}" if np.isfinite(a) else "not judged" for a in frame.auroc]
+        axis.bar_label(bars, labels, padding=4, fontsize=8, color="#555555")
+        axis.set_yticks(range(len(frame)), [str(name).replace("$", r"\$")[:48] for name in frame.label])
+        axis.invert_yaxis()
+        axis.tick_params(left=False)
+        axis.set_title("“" + text.replace("$", r"\$")[:95] + "”", loc="left", fontsize=10, x=-0.45, style="italic")
+    axes[-1, 0].set_xlabel("activation   (at the bar: detection by the name; blue from 0.90)", fontsize=9)
+    return figure
+
+
 def domain_map(xy: np.ndarray, domains: np.ndarray, title: str) -> plt.Figure:
     """Points (n, 2) coloured by domain."""
     figure, axis = plt.subplots(figsize=(7.5, 4.2))
