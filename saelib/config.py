@@ -15,6 +15,7 @@ class TrainConfig:
     Attributes:
         steps: optimiser steps. batch_size: embeddings a step.
         lr: Adam's peak learning rate. warmup, decay: shares of the run.
+        threshold_lr: the peak rate of JumpReLU's thresholds, which live on the scale of pre-activations, not of weights.
         target_l0: features active per text; None leaves the coefficient as it is.
         coefficient: of the sparsity penalty (Vanilla: where steering starts; JumpReLU: constant).
         coefficient_warmup: share of the run over which the penalty fades in.
@@ -30,6 +31,7 @@ class TrainConfig:
     steps: int = 800
     batch_size: int = 1024
     lr: float = 2e-3
+    threshold_lr: float = 2e-2
     warmup: float = 0.05
     decay: float = 0.3
     target_l0: float | None = None
@@ -44,7 +46,7 @@ class TrainConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "lr", "clip"):
+        for name in ("steps", "batch_size", "lr", "threshold_lr", "clip"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive, not {getattr(self, name)}")
         for name in ("coefficient", "coefficient_warmup", "aux_coef", "warmup", "decay"):

@@ -77,7 +77,8 @@ class Member:
             sae.b_enc.data.fill_(-excess_quantile(sae, sample, min(4 * self.target, sae.d_sae / 2), positive=False))
         self.own = [sae.threshold] if isinstance(sae, JumpReLUSAE) else []
         main = [p for p in sae.parameters() if all(p is not q for q in self.own)]
-        groups = [{"params": main, "peak": self.config.lr}] + [{"params": [p], "peak": self.config.lr} for p in self.own]
+        groups = [{"params": main, "peak": self.config.lr}]
+        groups += [{"params": self.own, "peak": self.config.threshold_lr}] if self.own else []
         self.adam = torch.optim.Adam(groups, lr=self.config.lr, betas=(0.9, 0.999), fused=True)
         if folder and (folder / "checkpoint.safetensors").exists():
             self.state, self.dead = _load_checkpoint(folder, sae, self.adam, self.config)
