@@ -36,6 +36,18 @@ def open_store(argument: str | None, encoder) -> tuple[str, EmbeddingStore]:
     return name, EmbeddingStore.extract(data / name, load_corpus(argument, domain_column=column), encoder)
 
 
+def show(names: pd.DataFrame, texts: list[str], n: int = 30) -> None:
+    """Print n features drawn by seed 0: the label as shown, its held-out scores, the three strongest training texts."""
+    labels = trust.as_shown(names)
+    for f in names.sample(min(n, len(names)), random_state=0).index:
+        line = names.loc[f]
+        print(
+            f"{f}: {labels[f]}   (random {line.auroc:.2f}, near {line.auroc_near:.2f}, BM25 {line.auroc_bm25:.2f}, {line.kind})"
+        )
+        for row in line.top_rows[:3]:
+            print("      " + texts[row][:120].replace("\n", " "))
+
+
 def main() -> None:
     """Three seeds; tables; JSON."""
     encoder = load_encoder()
@@ -117,6 +129,8 @@ def main() -> None:
         )
     print("\nKnown concepts\n" + pd.DataFrame(concepts).T.round(3).to_string())
 
+    print("\nThirty features of the first SAE, drawn by seed 0")
+    show(named[0], a.texts)
     result = {
         "corpus": name,
         "d_sae": d_sae,
