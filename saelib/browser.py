@@ -34,9 +34,9 @@ STYLE = """<style>
 .sae-browser{padding:0 2px}.sae-browser>.widget-box{overflow:visible}
 .sae-tools{gap:4px 10px;padding:2px 0 8px;border-bottom:1px solid var(--jp-border-color2,#8885);margin-bottom:8px}
 .sae-tools>*{margin:0!important}.sae-tools .widget-label{width:auto!important}
-.sae-heads{display:grid!important;grid-template-columns:50px 1fr 56px 62px 52px 52px 52px;width:100%;border-bottom:1px solid var(--jp-border-color2,#8885)}
-.sae-heads button{width:auto;min-width:0;margin:0;padding:0 8px 0 0;background:none;font-size:11px;font-weight:600;text-align:right;height:26px;
-line-height:26px;overflow:visible}.sae-heads button:nth-child(2){text-align:left;padding-left:8px}
+.sae-heads{display:grid!important;grid-template-columns:46px 1fr 52px 58px 46px 46px 46px;width:100%;border-bottom:1px solid var(--jp-border-color2,#8885)}
+.sae-heads button{width:auto;min-width:0;margin:0;padding:0 7px 0 0;background:none;font-size:11px;font-weight:600;text-align:right;height:26px;
+line-height:26px;overflow:visible}.sae-heads button:nth-child(2){text-align:left;padding-left:7px}
 .sae-heads>.widget-html{margin:0}.sae-heads .widget-html-content{line-height:26px}
 .sae-left,.sae-right{overflow:visible;padding:0 12px 0 0}.sae-right{padding:0 0 0 12px}
 .sae-left .widget-html,.sae-right .widget-html{margin:0}.sae-line{gap:2px 12px;padding:4px 0}
@@ -115,7 +115,7 @@ class Browser:
             [
                 *self.heads.values(),
                 w.HTML(
-                    views.box('<div class="n" style="padding-right:8px;font-size:11px;line-height:26px;opacity:.75">near</div>')
+                    views.box('<div class="n" style="padding-right:7px;font-size:11px;line-height:26px;opacity:.75">near</div>')
                 ),
             ]
         )
@@ -207,7 +207,7 @@ class Browser:
         start = self.pager.page * PER_PAGE
         here = self.features[start : start + PER_PAGE]
         items = [(f"{f}: {views.clean(self.view.labels[f])}, score {views.number(self.view.score(f))}", int(f)) for f in here]
-        self.list.show(views.feature_rows(self.view, here, self.state.feature), items, self.state.feature)
+        self.list.show(views.feature_rows(self.view, here), items, self.state.feature)
         self.pager.show(len(self.features))
 
     def _sort_by(self, name: str) -> None:

@@ -37,8 +37,8 @@ ROWS_STYLE = """<style>
 .sae-rows>.widget-radio{position:absolute;left:0;right:0;top:0;width:100%;margin:0;padding:0}.sae-rows.sae-head>.widget-radio{top:30px}
 .sae-rows .widget-radio>.widget-label{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%)}
 .sae-rows .widget-radio-box{display:block;width:100%;margin:0!important;padding:0}
-.sae-rows .widget-radio-box label{display:block;position:relative;width:100%;margin:0;padding:0;overflow:hidden;font-size:0;line-height:0;
-border-radius:3px}.sae-rows.h30 label{height:30px}.sae-rows.h44 label{height:44px}.sae-rows.h64 label{height:64px}
+.sae-rows .widget-radio-box label{display:block;position:relative;width:100%;margin:0;padding:0;overflow:hidden;font-size:0;
+line-height:0;border-radius:3px}.sae-rows.h30 label{height:30px}.sae-rows.h44 label{height:44px}.sae-rows.h64 label{height:64px}
 .sae-rows input{position:absolute;inset:0;width:100%;height:100%;margin:0;opacity:0;cursor:pointer}
 .sae-rows label:hover{background:#2a8cc81a}.sae-rows label:has(input:checked){background:#2a8cc82b}
 .sae-rows label:has(input:focus-visible){outline:2px solid var(--jp-brand-color1,#2a8cc8);outline-offset:-2px}
@@ -260,7 +260,7 @@ def feature_map(view: View, state: State) -> tuple[go.FigureWidget, list[w.Widge
     ]
     ring = {"size": 20, "symbol": "circle-open", "color": views.RED, "line": {"width": 3}}
     figure.add_scattergl(mode="markers", marker=ring, hoverinfo="skip")
-    points, key = figure.data[0], w.HTML(layout=w.Layout(max_height="180px", overflow="auto"))
+    points, key = figure.data[0], w.HTML(layout=w.Layout(max_height="250px", overflow="auto"))
     by = w.Dropdown(options=["domain", "label score", "density"], description="colour by", layout=w.Layout(width="210px"))
     names = w.Checkbox(value=True, description="names on the map", indent=False, layout=w.Layout(width="auto"))
     clear = w.Button(description="clear lasso", tooltip="list all features again", disabled=True, layout=w.Layout(width="auto"))
@@ -305,7 +305,7 @@ def document_map(view: View, state: State, n_texts: int = 6000) -> tuple[go.Figu
     rng = np.random.default_rng(0)
     rows = np.sort(rng.permutation(len(view.texts))[:n_texts])
     centred = view.embeddings[rows] - view.embeddings[rows].mean(0)
-    xy = centred @ np.linalg.svd(centred[rng.permutation(len(rows))[:1500]], full_matrices=False)[2][:2].T
+    xy = centred @ np.linalg.eigh(centred.T @ centred)[1][:, :-3:-1]  # first two principal components
     figure, title, pane = _figure(520), w.HTML(), TextPane(view, state)
     bar = {"colorscale": "Viridis", "showscale": True, "colorbar": {"thickness": 10, "len": 0.5, "title": {"text": "activation"}}}
     figure.add_scattergl(mode="markers", marker={"size": 4, "color": "#999999", "opacity": 0.4}, hoverinfo="text")

@@ -217,14 +217,14 @@ FEATURE_HEAD = ("id#", "label, keywords", "score#", "density#", "max#", "mean#",
 def _drawn(text: object, limit: int) -> str:
     """Text for a picture: one line, only characters that matplotlib's font has (others would warn and show as boxes)."""
     line = views.clean(text, limit) + ("…" if len(str(text)) > limit else "")
-    return "".join(c if ord(c) < 0x500 else "□" for c in line)
+    return "".join(c if ord(c) < 0x500 or 0x2010 <= ord(c) <= 0x2026 else "□" for c in line)
 
 
 def atlas_picture(view: View) -> plt.Figure:
     """The map of the features as a picture: colour and shape by domain, size by density, names of the landmarks."""
     live = np.flatnonzero(view.stats.n_texts > 0)
     groups = view.stats.top_domain.to_numpy(str)[live] if "top_domain" in view.stats else np.full(len(live), "all")
-    figure, axis = plt.subplots(figsize=(10, 5.6))
+    figure, axis = plt.subplots(figsize=(10, 5.6), dpi=90, layout="constrained")
     size = 12 + 260 * view.stats.density.to_numpy()[live] / max(view.stats.density.max(), 1e-9)
     for i, name in enumerate(sorted(set(groups))):
         here = groups == name
@@ -241,7 +241,7 @@ def atlas_picture(view: View) -> plt.Figure:
 
 def feature_picture(view: View, feature: int, n: int = 8) -> plt.Figure:
     """A feature page as a picture: histogram, domains against the base rate, strongest texts."""
-    figure = plt.figure(figsize=(10, 5.6))
+    figure = plt.figure(figsize=(10, 5.6), dpi=90, layout="constrained")
     grid = figure.add_gridspec(2, 2, height_ratios=(1, 1.35))
     left, right, low = figure.add_subplot(grid[0, 0]), figure.add_subplot(grid[0, 1]), figure.add_subplot(grid[1, :])
     column = view.table[:, feature]
@@ -256,7 +256,7 @@ def feature_picture(view: View, feature: int, n: int = 8) -> plt.Figure:
     right.set(xlabel="share")
     texts = explain.band_texts(view, feature, "strongest", size=n)[0]
     for i, (row, act) in enumerate(zip(texts.row, texts.act, strict=True)):
-        low.text(0, n - i, f"{act:.2f}   {_drawn(view.texts[row], 125)}", fontsize=8, parse_math=False)
+        low.text(0, n - i, f"{act:.2f}   {_drawn(view.texts[row], 138)}", fontsize=8, parse_math=False)
     low.set(xlim=(0, 1), ylim=(0.5, n + 1))
     low.axis("off")
     words = ", ".join(t for t, _ in view.terms(feature))

@@ -27,9 +27,9 @@ font:13px/1.45 var(--jp-ui-font-family,system-ui,sans-serif);color:var(--jp-ui-f
 .sae h4{margin:14px 0 6px;font-size:11px;font-weight:600;letter-spacing:.05em;text-transform:uppercase;opacity:.75}
 .sae p{margin:4px 0 8px}.sae a{color:inherit;text-decoration-color:var(--brand);text-underline-offset:2px}
 .sae table{border-collapse:separate;border-spacing:0;width:100%;table-layout:fixed;margin:0;font-size:13px;border:0}
-.sae td,.sae th{padding:0 8px;text-align:left;vertical-align:middle;background:none;border:0;box-shadow:inset 0 -1px var(--line);
+.sae td,.sae th{padding:0 7px;text-align:left;vertical-align:middle;background:none;border:0;box-shadow:inset 0 -1px var(--line);
 overflow:hidden;white-space:nowrap;text-overflow:ellipsis;max-width:none}.sae th{font-size:11px;font-weight:600;opacity:.75}
-.sae .h30 tr{height:30px}.sae .h44 tr{height:44px}.sae .h64 tr{height:64px}.sae tr.on td{background:#2a8cc826}
+.sae .h30 tr{height:30px}.sae .h44 tr{height:44px}.sae .h64 tr{height:64px}
 .sae .n{text-align:right;font-variant-numeric:tabular-nums}.sae .dim{opacity:.72;font-size:12px}.sae .eye{opacity:.75;margin-right:8px}
 .sae .two-lines{display:-webkit-box;-webkit-line-clamp:2;-webkit-box-orient:vertical;overflow:hidden;white-space:normal;line-height:1.4}
 .sae .one-line{overflow:hidden;text-overflow:ellipsis;white-space:nowrap;line-height:1.35}
@@ -38,8 +38,8 @@ overflow:hidden;white-space:nowrap;text-overflow:ellipsis;max-width:none}.sae th
 .sae .track .b{position:absolute;left:0;top:0}.sae .tick{position:absolute;top:-3px;width:2px;height:14px;background:currentColor}
 .sae .bad{display:inline-block;border:1px solid currentColor;border-radius:10px;padding:0 8px;margin:0 4px 0 0;font-size:11px}
 .sae .chip{display:inline-block;background:var(--soft);border-radius:4px;padding:1px 7px;margin:0 5px 5px 0}
-.sae .tiles{display:flex;flex-wrap:wrap;gap:6px 22px;margin:4px 0 2px}.sae .tiles div{min-width:56px}
-.sae .tiles b{display:block;font-size:16px;font-weight:600;font-variant-numeric:tabular-nums}
+.sae .tiles{display:flex;flex-wrap:wrap;gap:4px 18px;margin:4px 0 2px}
+.sae .tiles b{display:block;font-size:15px;font-weight:600;font-variant-numeric:tabular-nums}
 .sae .two{display:grid;grid-template-columns:repeat(auto-fit,minmax(250px,1fr));gap:0 28px}
 .sae mark{color:inherit;border-radius:3px;padding:1px 2px;background:none}.sae .text{font-size:15px;line-height:1.6;margin:2px 0 4px}
 .sae svg{max-width:100%;height:auto;display:block}.sae svg text{fill:currentColor;font-size:10px}.sae svg .halo{paint-order:stroke;stroke:Canvas;stroke-width:3px}
@@ -65,8 +65,8 @@ def plain(text: object, limit: int = 60) -> str:
 
 
 def number(value: float, digits: int = 2) -> str:
-    """A score, or a dash where it is absent."""
-    return "–" if np.isnan(value) else f"{value:.{digits}f}"
+    """A number in a column, or a dash where it is absent."""
+    return "–" if np.isnan(value) else f"{value:.{digits if abs(value) < 9.995 else digits - 1}f}"
 
 
 def percent(share: float) -> str:
@@ -100,7 +100,7 @@ def bar(share: float, colour: str = "", tick: float | None = None) -> str:
     return f'<span class="track"><span class="b" style="width:{100 * share:.1f}%{colour}"></span>{mark}</span>'
 
 
-def feature_rows(view: View, features: np.ndarray, chosen: int = -1, linked: frozenset[int] | set[int] = frozenset()) -> str:
+def feature_rows(view: View, features: np.ndarray, linked: frozenset[int] | set[int] = frozenset()) -> str:
     """The feature table: id, label above its keywords with their scores, label score, density, max, mean, nearest feature."""
     rows = []
     for f in map(int, features):
@@ -108,15 +108,15 @@ def feature_rows(view: View, features: np.ndarray, chosen: int = -1, linked: fro
         words = " · ".join(f"{safe(t, 40)} {number(s).lstrip('0')}" for t, s in view.terms(f)[:3])
         near = int(view.near[f][0])
         rows.append(
-            f'<tr{" class=on" if f == chosen else ""}><td class="n"><span class="dim">{f}</span></td><td><div class="one-line">{named(view, f, linked)}</div>'
+            f'<tr><td class="n"><span class="dim">{f}</span></td><td><div class="one-line">{named(view, f, linked)}</div>'
             f'<div class="one-line dim">{words}</div></td><td class="n">{number(score)}{bar(2 * score - 1)}</td>'
-            f'<td class="n">{percent(stats.density)}</td><td class="n">{stats["max"]:.2f}</td><td class="n">{stats.mean_active:.2f}</td>'
+            f'<td class="n">{percent(stats.density)}</td><td class="n">{number(stats["max"])}</td><td class="n">{number(stats.mean_active)}</td>'
             f'<td class="n" title="{plain(view.labels[near])}">{near}</td></tr>'
         )
     return table(rows, 44, FEATURE_COLUMNS, none="no feature to list")
 
 
-FEATURE_COLUMNS = ("50px", "", "56px", "62px", "52px", "52px", "52px")
+FEATURE_COLUMNS = ("46px", "", "52px", "58px", "46px", "46px", "46px")
 
 
 def badges(view: View, feature: int) -> str:
@@ -146,8 +146,8 @@ def card(view: View, feature: int) -> str:
     if view.labels[feature] == "unnamed" and feature in view.names.index:
         out += f"<p class='dim'>Its best candidate did not pass: {safe(view.names.at[feature, 'label'])}</p>"
     chips = "".join(f'<span class="chip">{safe(t, 60)} <b>{number(s)}</b></span>' for t, s in view.terms(feature))
-    tiles = [(f"{int(stats.n_texts):,}", "texts"), (percent(stats.density), "density"), (f"{stats['max']:.2f}", "max"),
-             (f"{stats.mean_active:.2f}", "mean when active")]  # fmt: skip
+    tiles = [(f"{int(stats.n_texts):,}", "texts"), (percent(stats.density), "density"), (number(stats["max"]), "max"),
+             (number(stats.mean_active), "mean on")]  # fmt: skip
     tiles += [(number(view.score(feature, c)), name) for c, name in TRUST.items() if not np.isnan(view.score(feature, c))]
     absent = [name for c, name in TRUST.items() if np.isnan(view.score(feature, c))]
     low, high = view.score(feature, "low"), view.score(feature, "high")
@@ -168,7 +168,7 @@ def domains(view: View, feature: int, n: int = 5) -> str:
         f"<tr><td>{safe(d, 40)}</td><td style='overflow:visible'>{bar(share / top, tick=base[d] / top)}</td>"
         f'<td class="n">{share:.0%} <span class="dim">of {base[d]:.0%}</span></td></tr>' for d, share in here.head(n).items()
     ]  # fmt: skip
-    return f"<h4>Domains (mark: corpus)</h4>{table(rows, 30, ('40%', '', '92px'))}"
+    return f"<h4>Domains (mark: corpus)</h4>{table(rows, 30, ('46%', '', '88px'))}"
 
 
 def histogram(view: View, feature: int, mark: float | None = None, bins: int = 36) -> str:

@@ -289,9 +289,8 @@ def test_messages(page):
 
 
 def test_examples_texts_neighbours_note(page):
-    page.wait_for_function(
-        "() => [...document.querySelectorAll('.sae-right select')].some(s => s.options.length == 10)", timeout=20_000
-    )
+    page.wait_for_function("() => document.querySelectorAll('.sae-right .sae-rows.h64 label').length == 10", timeout=20_000)
+    examples = page.locator(".sae-right .sae-rows.h64 label")
     first = examples.all_text_contents()
     page.locator(".sae-right").get_by_role("button", name="more ›").click()
     page.wait_for_function("t => document.querySelector('.sae-right .sae-rows.h64 label')?.textContent != t", arg=first[0])
