@@ -251,6 +251,7 @@ class BatchTopKSAE(TopKSAE):
 
     def __init__(self, d_in: int, d_sae: int, k: int, seed: int = 0) -> None:
         super().__init__(d_in, d_sae, k, seed)
+        self.screen = False  # a row may hold any number of winners: a screen of 1.25 k of them would not do
         self.register_buffer("threshold", torch.zeros(()))
 
     def activate(self, pre: Tensor) -> Tensor:

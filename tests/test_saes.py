@@ -157,6 +157,14 @@ def test_resume_is_bit_for_bit(name, tmp_path):
         train(make_sae(name, 32, 64, 4), x, TrainConfig(steps=61, target_l0=4), checkpoint=tmp_path, progress=False)
 
 
+@pytest.mark.parametrize("name", ALL)
+def test_wide_dictionaries_train_too(name):
+    """From d_sae 2048 on TopK screens in bfloat16 where the CPU has it; nobody else may be given such pre-activations."""
+    x = torch.nn.functional.normalize(torch.randn(600, 16, generator=torch.Generator().manual_seed(0)), dim=1)
+    result = train(make_sae(name, 16, 2048, 4), x, TrainConfig(steps=4, batch_size=64, target_l0=4), progress=False)
+    assert result.final.l0 == pytest.approx(4, rel=0.5) and np.isfinite(result.final.fvu)
+
+
 def test_a_resumed_run_knows_which_latents_were_dead(tmp_path):
     x = torch.nn.functional.normalize(torch.randn(2000, 32, generator=torch.Generator().manual_seed(0)), dim=1)
     config = TrainConfig(steps=32, batch_size=128, target_l0=4, dead_after=100, k_aux=8)
