@@ -27,7 +27,8 @@ font:13px/1.45 var(--jp-ui-font-family,system-ui,sans-serif);color:var(--jp-ui-f
 .sae h4{margin:14px 0 6px;font-size:11px;font-weight:600;letter-spacing:.05em;text-transform:uppercase;opacity:.75}
 .sae p{margin:4px 0 8px}.sae a{color:inherit;text-decoration-color:var(--brand);text-underline-offset:2px}
 .sae table{border-collapse:separate;border-spacing:0;width:100%;table-layout:fixed;margin:0;font-size:13px;border:0}
-.sae td,.sae th{padding:0 7px;text-align:left;vertical-align:middle;background:none;border:0;box-shadow:inset 0 -1px var(--line);
+.sae tr{background:none!important}.sae table td,.sae table th{text-align:left!important}.sae table .n{text-align:right!important}
+.sae td,.sae th{padding:0 7px!important;vertical-align:middle;background:none;border:0;box-shadow:inset 0 -1px var(--line);
 overflow:hidden;white-space:nowrap;text-overflow:ellipsis;max-width:none}.sae th{font-size:11px;font-weight:600;opacity:.75}
 .sae .h30 tr{height:30px}.sae .h44 tr{height:44px}.sae .h64 tr{height:64px}
 .sae .n{text-align:right;font-variant-numeric:tabular-nums}.sae .dim{opacity:.72;font-size:12px}.sae .eye{opacity:.75;margin-right:8px}
@@ -168,7 +169,7 @@ def domains(view: View, feature: int, n: int = 5) -> str:
         f"<tr><td>{safe(d, 40)}</td><td style='overflow:visible'>{bar(share / top, tick=base[d] / top)}</td>"
         f'<td class="n">{share:.0%} <span class="dim">of {base[d]:.0%}</span></td></tr>' for d, share in here.head(n).items()
     ]  # fmt: skip
-    return f"<h4>Domains (mark: corpus)</h4>{table(rows, 30, ('46%', '', '88px'))}"
+    return f"<h4>Domains (mark: corpus)</h4>{table(rows, 30, ('44%', '', '98px'))}"
 
 
 def histogram(view: View, feature: int, mark: float | None = None, bins: int = 36) -> str:
