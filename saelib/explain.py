@@ -127,14 +127,17 @@ def make_view(
     )  # fmt: skip
 
 
+def map_file(sae: SAE, folder: Path) -> Path:
+    """Where the map of this SAE is kept: named after its decoder, so that another SAE does not get an old map."""
+    return Path(folder) / f"map-{hashlib.sha256(sae.W_dec.detach().cpu().numpy().tobytes()).hexdigest()[:16]}.npy"
+
+
 def feature_map(sae: SAE, folder: Path | None = None) -> np.ndarray:
     """Two dimensions of the decoder rows (d_sae, 2): UMAP where it is installed, else two principal components."""
     W = sae.W_dec.detach().cpu().numpy()
-    file = Path(folder) / "map.npy" if folder else None
+    file = map_file(sae, folder) if folder else None
     if file and file.exists():
-        xy = np.load(file, allow_pickle=False)
-        if xy.shape == (len(W), 2):
-            return xy
+        return np.load(file, allow_pickle=False)
     try:
         from umap import UMAP
 

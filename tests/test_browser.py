@@ -69,7 +69,7 @@ def view(words, tmp_path):
     )
     names["terms"] = [[label, f"keyword{i}"] for i, label in enumerate(labels)]
     names["term_scores"] = [[0.9, float("nan")]] * 24
-    np.save(tmp_path / "map.npy", np.random.default_rng(0).normal(size=(24, 2)))  # UMAP has its own test
+    np.save(explain.map_file(sae, tmp_path), np.random.default_rng(0).normal(size=(24, 2)))  # UMAP has its own test
     return make_view(sae, texts, domains, x, table, names.rename_axis("feature"), words, tmp_path)
 
 
@@ -230,9 +230,11 @@ def test_absent_scores_are_shown_as_absent(view):
 def test_the_map_is_computed_once(view, tmp_path):
     xy = explain.feature_map(view.sae, tmp_path / "new")
     assert xy.shape == (24, 2) and np.isfinite(xy).all()
-    began = (tmp_path / "new" / "map.npy").stat().st_mtime_ns
-    assert (explain.feature_map(view.sae, tmp_path / "new") == xy).all()
-    assert (tmp_path / "new" / "map.npy").stat().st_mtime_ns == began
+    file = explain.map_file(view.sae, tmp_path / "new")
+    began = file.stat().st_mtime_ns
+    assert (explain.feature_map(view.sae, tmp_path / "new") == xy).all() and file.stat().st_mtime_ns == began
+    other = make_sae("topk", 48, 24, 4, seed=1)
+    assert explain.map_file(other, tmp_path / "new") != file  # another SAE of the same size does not get this map
 
 
 def test_map_colours_and_landmarks(view):

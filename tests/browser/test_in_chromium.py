@@ -34,7 +34,7 @@ from scipy import sparse
 from conftest import WordEncoder
 from test_browser import EVIL
 from saelib.browser import browse
-from saelib.explain import make_view
+from saelib.explain import make_view, map_file
 from saelib.training import make_sae
 
 rng, words = np.random.default_rng(0), ["river", "castle", "violin", "galaxy", "bread", "tiger"]
@@ -58,7 +58,7 @@ names["terms"] = [label.split(", ") for label in labels]
 names["term_scores"] = [[0.9] * len(t) for t in names.terms]
 import pathlib
 folder = pathlib.Path(FOLDER)
-np.save(folder / "map.npy", rng.normal(size=(d_sae, 2)).astype(np.float32))
+np.save(map_file(sae, folder), rng.normal(size=(d_sae, 2)).astype(np.float32))
 view = make_view(sae, texts, rng.choice(["art", "physics", "<b>evil</b>"], n), x, table, names, encoder, folder)
 """
 SHOW = """
@@ -303,6 +303,7 @@ def test_examples_texts_neighbours_note(page):
     page.wait_for_selector(".sae-right .sae-rows .h64 mark", timeout=60_000)
     shot(page, "04-highlight")
     page.get_by_role("button", name="highlight words").click()
+    page.wait_for_function("() => !document.querySelector('.sae-right .sae-rows .h64 mark')", timeout=20_000)
     second = page.locator(".sae-right .sae-rows .h64 tr").nth(1)
     second.scroll_into_view_if_needed()
     time.sleep(0.5)
