@@ -34,7 +34,7 @@ STYLE = """<style>
 .sae-browser{padding:0 2px}.sae-browser>.widget-box{overflow:visible}
 .sae-tools{gap:4px 10px;padding:2px 0 8px;border-bottom:1px solid var(--jp-border-color2,#8885);margin-bottom:8px}
 .sae-tools>*{margin:0!important}.sae-tools .widget-label{width:auto!important}
-.sae-heads{display:grid!important;grid-template-columns:46px 1fr 52px 58px 46px 46px 46px;width:100%;border-bottom:1px solid var(--jp-border-color2,#8885)}
+.sae-heads{display:grid!important;grid-template-columns:46px 1fr 52px 64px 48px 52px 54px;width:100%;border-bottom:1px solid var(--jp-border-color2,#8885)}
 .sae-heads button{width:auto;min-width:0;margin:0;padding:0 7px 0 0;background:none;font-size:11px;font-weight:600;text-align:right;height:26px;
 line-height:26px;overflow:visible}.sae-heads button:nth-child(2){text-align:left;padding-left:7px}
 .sae-heads>.widget-html{margin:0}.sae-heads .widget-html-content{line-height:26px}

@@ -317,7 +317,7 @@ def document_map(view: View, state: State, n_texts: int = 6000) -> tuple[go.Figu
             for trace, here in zip(figure.data, (acts == 0, acts > 0), strict=True):  # grey zeros first
                 trace.x, trace.y, trace.customdata = xy[here, 0], xy[here, 1], rows[here]
                 trace.hovertext = [f"{r}: {views.plain(view.texts[r])}" for r in rows[here]]
-            figure.data[1].marker.color = acts[acts > 0]
+        figure.data[1].marker.color = acts[acts > 0]  # not in the batch: it would take the other trace's colour away
         words = f"coloured by feature {state.feature}: {views.safe(view.labels[state.feature], 60)}"
         title.value = views.box(f'<span class="dim">{len(rows):,} texts (first two principal components), {words}</span>')
 

@@ -117,7 +117,7 @@ def feature_rows(view: View, features: np.ndarray, linked: frozenset[int] | set[
     return table(rows, 44, FEATURE_COLUMNS, none="no feature to list")
 
 
-FEATURE_COLUMNS = ("46px", "", "52px", "58px", "46px", "46px", "46px")
+FEATURE_COLUMNS = ("46px", "", "52px", "64px", "48px", "52px", "54px")
 
 
 def badges(view: View, feature: int) -> str:
@@ -128,7 +128,7 @@ def badges(view: View, feature: int) -> str:
     if stats.density > 0.1:
         out.append("dense: active on over 10% of the texts")
     score = view.score(feature)
-    if not np.isnan(score) and score < 0.8:
+    if stats.n_texts and not np.isnan(score) and score < 0.8:
         out.append("weak label")
     if "kind" in view.names and feature in view.names.index and view.names.at[feature, "kind"] != "concept":
         note = view.names.at[feature, "note"] if "note" in view.names else ""
@@ -274,14 +274,14 @@ def share_rows(view: View, parts: pd.DataFrame, n: int = 15, linked: frozenset[i
             continue
         if name == "bias" and len(parts) - 2 > n:  # weaker features, in one step
             weaker = float(parts.share.iloc[n:-2].sum())
-            rest.append(_step("", f"{len(parts) - 2 - n} weaker features", "", level, weaker, low, high, "#888"))
+            rest.append(_step("", f"weaker features: {len(parts) - 2 - n}", "", level, weaker, low, high, "#888"))
             level += weaker
         colour = (GREEN if share >= 0 else RED) if is_feature else "#888"
         label, act = (named(view, name, linked), f"{part.act:.2f}") if is_feature else (name, "")
         (rows if is_feature else rest).append(_step(name if is_feature else "", label, act, level, share, low, high, colour))
         level += share
     widths = ("58px", "38%", "80px", "", "70px")
-    head = ("id#", "feature", "activation#", "share of the embedding, adding up", "share#")
+    head = ("id#", "feature", "activation#", "waterfall of the shares", "share#")
     return table(rows, 30, widths, head, "no active feature"), table(rest, 30, widths)
 
 

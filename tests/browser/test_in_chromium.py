@@ -348,6 +348,8 @@ def test_maps(page):
     shot(page, "09-map-score", ".sae-page:visible")
     open_page(page, "Document map")
     time.sleep(3)
+    colour = page.evaluate("[...document.querySelectorAll('.sae-page .js-plotly-plot')].at(-1)._fullData[0].marker.color")
+    assert colour == "#999999", "texts without the feature are grey"
     shot(page, "10-documents", ".sae-page:visible")
 
 
@@ -384,7 +386,7 @@ def test_hostile_texts_run_nothing(page):
     printed = page.locator(".jp-OutputArea-output pre").filter(has_text="hostile:").last.inner_text()
     hostile = [int(f) for f in printed.split("hostile:")[1].split()]
     assert len(hostile) > 20
-    for feature in hostile[::3]:  # every hostile text and label is shown in some of these
+    for feature in hostile[::-3]:  # every hostile text and label is shown in some of these
         number.fill(str(feature))
         number.press("Enter")
         wait_feature(page, feature)
