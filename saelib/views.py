@@ -281,7 +281,7 @@ def share_rows(view: View, parts: pd.DataFrame, n: int = 15, linked: frozenset[i
         (rows if is_feature else rest).append(_step(name if is_feature else "", label, act, level, share, low, high, colour))
         level += share
     widths = ("58px", "38%", "80px", "", "70px")
-    head = ("id#", "feature", "activation#", "waterfall of the shares", "share#")
+    head = ("id#", "feature", "activation#", "waterfall", "share#")
     return table(rows, 30, widths, head, "no active feature"), table(rest, 30, widths)
 
 
