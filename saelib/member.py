@@ -25,6 +25,10 @@ from saelib.metrics import Evaluation, evaluate
 from saelib.saes import SAE, BatchTopKSAE, JumpReLUSAE, TopKSAE, VanillaSAE, excess_quantile
 
 
+class CheckpointError(ValueError):
+    """A checkpoint of another run: another configuration or another SAE."""
+
+
 def _schedule(step: int, config: TrainConfig) -> float:
     warm, cool = config.warmup * config.steps, config.decay * config.steps
     return min(1.0, (step + 1) / max(warm, 1), (config.steps - step) / max(cool, 1))
@@ -34,7 +38,7 @@ def _load_checkpoint(folder: Path, sae: SAE, adam: torch.optim.Optimizer, config
     with safe_open(folder / "checkpoint.safetensors", "pt") as file:
         state = json.loads(file.metadata()["state"])
     if state["config"] != asdict(config) or state["sae"] != sae.config():
-        raise ValueError(f"the checkpoint in {folder} is of another run ({state['sae']}): delete it, or use its configuration")
+        raise CheckpointError(f"the checkpoint in {folder} is of another run ({state['sae']}): delete it, or use its configuration")
     tensors = load_file(folder / "checkpoint.safetensors")
     sae.load_state_dict({k[4:]: v for k, v in tensors.items() if k.startswith("sae.")})
     slots: dict[int, dict] = {}

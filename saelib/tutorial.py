@@ -15,6 +15,7 @@ import torch
 
 from saelib.corpora import load_corpus
 from saelib.encoder import Encoder, load_encoder, pick_device
+from saelib.member import CheckpointError
 from saelib.store import EmbeddingStore
 from saelib.training import TrainConfig, TrainResult, make_sae, suggest_size, train
 
@@ -52,8 +53,13 @@ class Tutorial:
         d_sae, k = suggest_size(len(store), store.d_in)
         folder = self.data / "saes" / (name or f"{architecture}-{self.preset}")
         config = TrainConfig(steps=self.steps, target_l0=k, seed=self.seed)
-        sae = make_sae(architecture, store.d_in, d_sae, k, self.seed)
-        result = train(sae, store, config, checkpoint=folder, device=self.device, progress=self.preset == "gpu")
+        options = {"checkpoint": folder, "device": self.device, "progress": self.preset == "gpu"}
+        try:
+            result = train(make_sae(architecture, store.d_in, d_sae, k, self.seed), store, config, **options)
+        except CheckpointError:  # left by an earlier version of the tutorial, whose settings were others
+            print(f"data/saes/{folder.name} was trained with other settings: training it again")
+            (folder / "checkpoint.safetensors").unlink()
+            result = train(make_sae(architecture, store.d_in, d_sae, k, self.seed), store, config, **options)
         result.sae.save(folder, encoder=store.manifest["fingerprint"])
         return result
 
