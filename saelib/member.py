@@ -38,7 +38,9 @@ def _load_checkpoint(folder: Path, sae: SAE, adam: torch.optim.Optimizer, config
     with safe_open(folder / "checkpoint.safetensors", "pt") as file:
         state = json.loads(file.metadata()["state"])
     if state["config"] != asdict(config) or state["sae"] != sae.config():
-        raise CheckpointError(f"the checkpoint in {folder} is of another run ({state['sae']}): delete it, or use its configuration")
+        raise CheckpointError(
+            f"the checkpoint in {folder} is of another run ({state['sae']}): delete it, or use its configuration"
+        )
     tensors = load_file(folder / "checkpoint.safetensors")
     sae.load_state_dict({k[4:]: v for k, v in tensors.items() if k.startswith("sae.")})
     slots: dict[int, dict] = {}
