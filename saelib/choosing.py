@@ -6,6 +6,7 @@ read (each holds by itself, and they belong together: `Taste`). Nothing here see
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -20,6 +21,8 @@ from saelib.interpret import Vectors
 from saelib.labellers import Pool, alike, best_terms, label_frame, membership, sources
 from saelib.saes import SAE
 from saelib.scoring import Exam, set_exam
+
+RELATED = 0.45  # a single term has no cosine to others: it counts as this, about what two words of one topic have
 
 
 def masked_auroc(candidates: Tensor, x: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
@@ -62,6 +65,10 @@ class Taste:
     cost: float = 0.002
     slack: float = 0.12
     support: int = 1
+
+    def evidence(self, far: Tensor, near: Tensor, missed: Sequence[Tensor]) -> Tensor:
+        """What a label detects; `missed`: shares of active and of near texts that hold none of its terms."""
+        return self.far * far + self.near * near + self.words * (1 + missed[1] - missed[0]) / 2
 
 
 class _Block(NamedTuple):
@@ -116,9 +123,9 @@ def combined(
         raise ValueError("no feature is active on these texts: nothing to label")
     x = torch.from_numpy(np.ascontiguousarray(embeddings, dtype=np.float32))
     ids = np.concatenate([best_terms(s, per_source) for s in sources(sae, exam, embeddings, pool).values()], 1)
-    blocks, sets = [], []
+    stands, blocks, sets = (pool.counts > 0).astype(np.float32), [], []
     for start in range(0, len(ids), 64):  # blocks of features, to bound memory
-        blocks.append(_block(pool, exam, ids, slice(start, start + 64), x, taste))
+        blocks.append(_block(pool, stands, exam, ids, slice(start, start + 64), x, taste))
         sets.append(_term_sets(blocks[-1], pool, x, n_terms, taste))
     strings = [
         [[", ".join(str(pool.terms[b.ids[f, j]]) for j in s) for s in of_f] for f, of_f in enumerate(part)]
@@ -133,13 +140,18 @@ def combined(
     return label_frame(exam.features, picks, pool.terms).assign(train_auroc=scores)
 
 
-def _block(pool: Pool, exam: Exam, ids: np.ndarray, at: slice, x: Tensor, taste: Taste, keep: int = 48) -> _Block:
-    """The `keep` most promising of the candidates ids (all features, C): supported, and not far under the best alone."""
+def _block(
+    pool: Pool, stands: sparse.csr_matrix, exam: Exam, ids: np.ndarray, at: slice, x: Tensor, taste: Taste, keep: int = 48
+) -> _Block:
+    """The `keep` most promising of the candidates ids (all features, C): supported, and not far under the best alone.
+
+    `stands` (n_texts, n_candidates): 1 where a text holds a candidate.
+    """
     active = exam.active[at, : (exam.active.shape[1] + 1) // 2]
     rows = [torch.from_numpy(r) for r in (active, exam.random[at], exam.near[at])]
     held = []
     for texts in (active, exam.near[at]):
-        share = normalize(membership(texts, len(x)), "l1") @ (pool.counts > 0).astype(np.float32)
+        share = normalize(membership(texts, len(x)), "l1") @ stands
         held.append(torch.from_numpy(np.take_along_axis(share.toarray(), ids[at], 1)))
     chosen = torch.from_numpy(ids[at].astype(np.int64))
     v = torch.from_numpy(pool.vectors)[chosen]
@@ -152,12 +164,6 @@ def _block(pool: Pool, exam: Exam, ids: np.ndarray, at: slice, x: Tensor, taste:
     return block.kept(single.topk(min(keep, single.shape[1]), dim=1).indices)
 
 
-def _words(held: tuple[Tensor, Tensor], missed: list[Tensor]) -> Tensor:
-    """Share of active texts that hold a term, less that of near ones, scaled to 0…1; `missed`: of the texts so far."""
-    on, off = (m * (1 - s) for m, s in zip(missed, held, strict=True))
-    return (1 + off - on) / 2
-
-
 def _term_sets(block: _Block, pool: Pool, x: Tensor, n_terms: int, taste: Taste, n_starts: int = 8) -> list[list[list[int]]]:
     """Per feature the sets of candidates (columns of ids) met on the greedy way from each of the best first terms."""
     f, usable, sets = torch.arange(len(block.ids)), block.single >= 0, [[] for _ in block.ids]
@@ -167,8 +173,9 @@ def _term_sets(block: _Block, pool: Pool, x: Tensor, n_terms: int, taste: Taste,
 
     def gain(total: list[Tensor], missed: list[Tensor], nearest: Tensor) -> Tensor:
         pos, far, near = (p + t for p, t in zip(parts, total, strict=True))
-        score = taste.far * _auroc(pos, far, rows[0], rows[1]) + taste.near * _auroc(pos, near, rows[0], rows[2])
-        return score + taste.words * _words(block.held, missed) + taste.alone * block.single + taste.together * nearest
+        left = [m * (1 - s) for m, s in zip(missed, block.held, strict=True)]
+        found = taste.evidence(_auroc(pos, far, rows[0], rows[1]), _auroc(pos, near, rows[0], rows[2]), left)
+        return found + taste.alone * block.single + taste.together * nearest
 
     nothing = [torch.ones(len(f), 1)] * 2
     first = gain([torch.zeros(1)] * 3, nothing, torch.zeros(1)).masked_fill(~usable, -torch.inf)
@@ -204,8 +211,8 @@ def _best_set(
     missed = [torch.where(inside, 1 - s[f, at], 1).prod(2) for s in block.held]
     pairs = inside[..., None] & inside[:, :, None] & ~torch.eye(n_terms, dtype=torch.bool)
     cosine = (block.cosine[f[..., None], at[..., None], at[:, :, None]] * pairs).sum((2, 3)) / pairs.sum((2, 3)).clamp_min(1)
-    readable = taste.alone * (block.single[f, at] * inside).sum(2) / size + taste.together * torch.where(size > 1, cosine, 0.45)
-    score = taste.far * far + taste.near * near + taste.words * (1 + missed[1] - missed[0]) / 2 + readable - taste.cost * size
+    alone, together = (block.single[f, at] * inside).sum(2) / size, torch.where(size > 1, cosine, RELATED)
+    score = taste.evidence(far, near, missed) + taste.alone * alone + taste.together * together - taste.cost * size
     best = score.argmax(1)
     auroc = ((far + near) / 2).gather(1, best[:, None])[:, 0].tolist()
     return [of_f[b] if b < len(of_f) else of_f[0] for of_f, b in zip(sets, best.tolist(), strict=True)], auroc
