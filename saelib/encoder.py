@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from tqdm.auto import tqdm
 from transformers.utils import logging as transformers_logging
 
 PACKAGED = "all-MiniLM-L6-v2"
+CHUNK = 1024  # texts tokenised together
 
 
 def pick_device() -> torch.device:
@@ -60,11 +62,18 @@ class Encoder:
         return f"Encoder({self.name}, d_in={self.d_in}, {self.dtype}, {self.model.device})"
 
     @torch.inference_mode()
-    def encode(self, texts: list[str], batch_size: int = 128, progress: bool = False) -> np.ndarray:
+    def encode(
+        self, texts: list[str], batch_tokens: int | None = None, progress: bool | Callable[[int], object] = False
+    ) -> np.ndarray:
         """Embed texts: (n,) strings → (n, d_in) float32, unit norm.
 
-        Distinct texts are embedded once, in batches sorted by length over the whole list, so that
-        little is spent on padding.
+        Distinct texts are embedded once. They are sorted by characters over the whole list, tokenised
+        1,024 at a time (in a thread, while the chunk before is encoded), sorted again by tokens, and
+        cut into batches of `batch_tokens` tokens: almost nothing is padding.
+
+        Args:
+            batch_tokens: tokens in one forward pass; None: 2,048 on a CPU (its caches), 65,536 elsewhere.
+            progress: True shows a bar; a function is told, again and again, how many more texts are done.
 
         Raises:
             ValueError: when a row is not a non-empty string.
@@ -72,23 +81,48 @@ class Encoder:
         for i, text in enumerate(texts):
             if not isinstance(text, str) or not text.strip():
                 raise ValueError(f"text {i} cannot be embedded: {text!r}; load_corpus drops such rows")
+        budget = batch_tokens or (2048 if self.model.device.type == "cpu" else 65_536)
         distinct = list(dict.fromkeys(texts))
         order = sorted(range(len(distinct)), key=lambda i: -len(distinct[i]))
+        chunks = [order[start : start + CHUNK] for start in range(0, len(order), CHUNK)]
         vectors = np.empty((len(distinct), self.d_in), dtype=np.float32)
-        batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
-        with ThreadPoolExecutor(1) as pool:  # the next batch is tokenised while this one is encoded
-            ready = pool.submit(self.model.preprocess, [distinct[i] for i in batches[0]]) if batches else None
-            for number, rows in enumerate(tqdm(batches, desc="embedding", disable=not progress, mininterval=1)):
+        bar = tqdm(total=len(distinct), desc="embedding", unit=" texts", disable=progress is not True, mininterval=1)
+        tell = progress if callable(progress) else bar.update
+        with ThreadPoolExecutor(1) as pool, bar:
+            ready = pool.submit(self.model.preprocess, [distinct[i] for i in chunks[0]]) if chunks else None
+            for number, rows in enumerate(chunks):
                 features = ready.result()
-                if number + 1 < len(batches):
-                    ready = pool.submit(self.model.preprocess, [distinct[i] for i in batches[number + 1]])
-                features = {k: v.to(self.model.device) if torch.is_tensor(v) else v for k, v in features.items()}
-                out = self.model(features)["sentence_embedding"].float()
-                vectors[rows] = torch.nn.functional.normalize(out, dim=-1).cpu().numpy()
+                if number + 1 < len(chunks):
+                    ready = pool.submit(self.model.preprocess, [distinct[i] for i in chunks[number + 1]])
+                vectors[rows] = self._embed(features, budget).cpu().numpy()
+                tell(len(rows))
         if len(distinct) == len(texts):
             return vectors
         place = {text: i for i, text in enumerate(distinct)}
         return vectors[[place[text] for text in texts]]
+
+    def _embed(self, features: dict, budget: int) -> torch.Tensor:
+        """One tokenised chunk → (n, d_in), in batches of like token count, each cut to its own longest row."""
+        mask = features.get("attention_mask")
+        if mask is None:  # a model without attention (static embeddings) pads nothing
+            return self._forward(features)
+        lengths, order = mask.sum(1).sort(descending=True, stable=True)
+        padded_right, parts, start = bool(mask[:, 0].all()), [], 0
+        while start < len(order):
+            longest = int(lengths[start])
+            rows = order[start : start + max(budget // longest, 1)]
+            columns = slice(0, longest) if padded_right else slice(mask.shape[1] - longest, None)
+            batch = {
+                name: (v[rows, columns] if v.shape == mask.shape else v[rows]) if torch.is_tensor(v) else v
+                for name, v in features.items()
+            }
+            parts.append(self._forward(batch))
+            start += len(rows)
+        return torch.cat(parts)[order.argsort().to(parts[0].device)]
+
+    def _forward(self, features: dict) -> torch.Tensor:
+        features = {k: v.to(self.model.device) if torch.is_tensor(v) else v for k, v in features.items()}
+        return torch.nn.functional.normalize(self.model(features)["sentence_embedding"].float(), dim=-1)
 
 
 def load_encoder(name: str = PACKAGED, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> Encoder:

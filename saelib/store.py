@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 
@@ -184,7 +185,7 @@ class EmbeddingStore:
         encoder: Encoder,
         *,
         shard_rows: int = 8192,
-        batch_size: int = 128,
+        batch_tokens: int | None = None,
         dtype: str = "float16",
         overwrite: bool = False,
         progress: bool = True,
@@ -219,29 +220,37 @@ class EmbeddingStore:
             )
         total = len(corpus) if hasattr(corpus, "__len__") else None
         bar = tqdm(total=total, desc="extracting", unit=" texts", disable=not progress, mininterval=1)
-        source, number = iter(corpus), 0
-        while rows := list(islice(source, shard_rows)):
-            for i, row in enumerate(rows):
-                reason = why_not_embeddable(row["text"])
-                if reason:
-                    raise ValueError(f"row {number * shard_rows + i} cannot be embedded: {reason}; use load_corpus")
-            digest = _text_digest(rows)
-            if number < len(manifest["shards"]):
-                if manifest["shards"][number]["corpus"] != digest:
-                    raise StoreError(f"{path} holds other texts than this corpus: choose another folder or overwrite=True")
-            elif manifest["complete"]:
-                raise StoreError(f"{path} holds a shorter corpus: choose another folder or overwrite=True")
-            else:
-                vectors = encoder.encode([row["text"] for row in rows], batch_size=batch_size)
-                manifest["shards"].append(_write_shard(path, number, rows, vectors, dtype) | {"corpus": digest})
-                manifest["n"] += len(rows)
-                _write_json(file, manifest)
-            number += 1
-            bar.update(len(rows))
-        bar.close()
+        source, number, done, writing = iter(corpus), 0, len(manifest["shards"]), None
+
+        def write(number: int, rows: list[dict], vectors: np.ndarray, digest: str) -> None:
+            manifest["shards"].append(_write_shard(path, number, rows, vectors, dtype) | {"corpus": digest})
+            manifest["n"] += len(rows)
+            _write_json(file, manifest)
+
+        with ThreadPoolExecutor(1) as writer, bar:  # a shard is written while the next one is encoded
+            while rows := list(islice(source, shard_rows)):
+                for i, row in enumerate(rows):
+                    reason = why_not_embeddable(row["text"])
+                    if reason:
+                        raise ValueError(f"row {number * shard_rows + i} cannot be embedded: {reason}; use load_corpus")
+                digest = _text_digest(rows)
+                if number < done:
+                    if manifest["shards"][number]["corpus"] != digest:
+                        raise StoreError(f"{path} holds other texts than this corpus: choose another folder or overwrite=True")
+                elif manifest["complete"]:
+                    raise StoreError(f"{path} holds a shorter corpus: choose another folder or overwrite=True")
+                else:
+                    vectors = encoder.encode([row["text"] for row in rows], batch_tokens, progress=bar.update)
+                    if writing:
+                        writing.result()
+                    writing = writer.submit(write, number, rows, vectors, digest)
+                number += 1
+                bar.update(number * shard_rows - shard_rows + len(rows) - bar.n)  # equal texts count too
+        if writing:
+            writing.result()
         if number == 0:
             raise ValueError("the corpus is empty: nothing to embed")
-        if number < len(manifest["shards"]):
+        if number < done:
             raise StoreError(f"{path} holds a longer corpus: choose another folder or overwrite=True")
         manifest["complete"] = True
         _write_json(file, manifest)

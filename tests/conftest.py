@@ -14,7 +14,7 @@ class WordEncoder:
     def __init__(self):
         self.seen = []
 
-    def encode(self, texts, batch_size=128, progress=False):
+    def encode(self, texts, batch_tokens=None, progress=False):
         self.seen += list(texts)
         out = np.zeros((len(texts), self.d_in), np.float32)
         for i, text in enumerate(texts):

@@ -61,6 +61,17 @@ def test_packaged_encoder_is_real_and_unit_norm():
         encoder.encode(["fine", ""])
 
 
+def test_encoding_in_batches_of_tokens_equals_the_plain_library():
+    texts = ["river bank " * n for n in (90, 1, 40, 2, 1, 3, 60, 7)] + ["Ein Satz."] * 2
+    encoder, told = load_encoder(device="cpu", dtype=torch.float32), []
+    vectors = encoder.encode(texts, batch_tokens=64, progress=told.append)
+    plain = encoder.model.encode(texts, normalize_embeddings=True, show_progress_bar=False)
+    np.testing.assert_allclose(vectors, plain, atol=2e-6)
+    assert sum(told) == len(set(texts))
+    encoder.model.tokenizer.padding_side = "left"  # a row alone in its batch keeps its tokens and none of the padding
+    np.testing.assert_allclose(encoder.encode([texts[i] for i in (0, 2, 3)], batch_tokens=64), vectors[[0, 2, 3]], atol=2e-6)
+
+
 def test_store_round_trip_and_resume(tmp_path, rows, words):
     whole = EmbeddingStore.extract(tmp_path / "a", rows, words, shard_rows=200, progress=False)
     assert len(whole) == 700 and whole.texts == [r["text"] for r in rows]
@@ -70,7 +81,7 @@ def test_store_round_trip_and_resume(tmp_path, rows, words):
     whole.verify()
 
     class Interrupt(type(words)):
-        def encode(self, texts, batch_size=128, progress=False):
+        def encode(self, texts, batch_tokens=None, progress=False):
             if len(self.seen) >= 400:
                 raise KeyboardInterrupt
             return super().encode(texts)
