@@ -219,7 +219,7 @@ class EmbeddingStore:
                 "pass the same, or overwrite=True"
             )
         total = len(corpus) if hasattr(corpus, "__len__") else None
-        bar = tqdm(total=total, desc="extracting", unit=" texts", disable=not progress, mininterval=1)
+        bar = tqdm(total=total, desc="extracting", unit=" texts", disable=not progress, mininterval=1, miniters=1)
         source, number, done, writing = iter(corpus), 0, len(manifest["shards"]), None
 
         def write(number: int, rows: list[dict], vectors: np.ndarray, digest: str) -> None:
