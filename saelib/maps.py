@@ -13,6 +13,8 @@ import ipywidgets as w
 import numpy as np
 import plotly.graph_objects as go
 import traitlets
+from matplotlib.path import Path
+from plotly.callbacks import BoxSelector, LassoSelector
 
 from saelib import explain, views
 from saelib.explain import View
@@ -44,6 +46,7 @@ line-height:0;border-radius:3px}.sae-rows.h30 label{height:30px}.sae-rows.h44 la
 .sae-rows label:has(input:focus-visible){outline:2px solid var(--jp-brand-color1,#2a8cc8);outline-offset:-2px}
 </style>"""
 WIDE = w.Layout(width="100%")
+CROWD = 8000  # points drawn at once: what a computer without a graphics card still moves smoothly
 
 
 class State(traitlets.HasTraits):
@@ -195,16 +198,47 @@ def _figure(height: int) -> go.FigureWidget:
 
 
 def landmarks(view: View, n: int = 4) -> np.ndarray:
-    """Features whose labels are written on the map: the best-named of each of n × n cells."""
+    """Features whose labels are written on the map: the best-named of each of n × n cells, none over another."""
     live = explain.find(view)
     live = live[[view.labels[f] not in ("unnamed", "(no label)") for f in live]] if len(live) else live
     if not len(live):
         return live
-    xy = view.xy[live]
-    cell = np.floor((xy - xy.min(0)) / np.maximum(np.ptp(xy, axis=0), 1e-9) * (n - 1e-6)).astype(int)
+    span = np.maximum(np.ptp(view.xy[live], axis=0), 1e-9)
+    unit = (view.xy[live] - view.xy[live].min(0)) / span
     score = np.nan_to_num([view.score(f) for f in live]) + view.stats.density.to_numpy()[live]
     order = np.argsort(-score, kind="stable")
-    return live[order[np.unique(cell[order] @ [n, 1], return_index=True)[1]]]
+    cell = (unit[order] * (n - 1e-6)).astype(int)
+    kept: list[int] = []
+    for i in order[
+        np.sort(np.unique(cell @ [n, 1], return_index=True)[1])
+    ]:  # a letter is about 0.8% of the width, a line 4% of the height
+        letters = [len(views.plain(view.labels[live[j]], 26)) for j in kept]
+        reach = 0.004 * (np.array(letters, dtype=float) + len(views.plain(view.labels[live[i]], 26)))
+        apart = np.abs(unit[kept] - unit[i])
+        if not ((apart[:, 0] < reach) & (apart[:, 1] < 0.04)).any():
+            kept.append(int(i))
+    return live[kept]
+
+
+def drawing_order(xy: np.ndarray, weight: np.ndarray, levels: int = 10) -> np.ndarray:
+    """Positions 0 … n − 1 such that any first part covers the map evenly: the heaviest point, then the heaviest of each of 2 × 2
+    cells, of 4 × 4, …; xy (n, 2), weight (n,)."""
+    unit = (xy - xy.min(0)) / np.maximum(np.ptp(xy, axis=0), 1e-9) * (1 - 1e-6)
+    left, parts = np.argsort(-weight, kind="stable"), []
+    for level in range(levels):
+        cells = (unit[left] * 2**level).astype(int) @ [2**level, 1]
+        first = np.sort(np.unique(cells, return_index=True)[1])
+        parts.append(left[first])
+        left = np.delete(left, first)
+    return np.concatenate([*parts, left])
+
+
+def inside(selector: LassoSelector | BoxSelector, xy: np.ndarray) -> np.ndarray:
+    """Which points (n, 2) a lasso or a box holds: (n,) bool."""
+    if isinstance(selector, BoxSelector):
+        low, high = np.sort(np.array([selector.xrange, selector.yrange]), axis=1).T
+        return ((xy >= low) & (xy <= high)).all(1)
+    return Path(np.column_stack([selector.xs, selector.ys])).contains_points(xy)
 
 
 def colours(view: View, live: np.ndarray, by: str) -> tuple[dict, str]:
@@ -232,20 +266,23 @@ def colours(view: View, live: np.ndarray, by: str) -> tuple[dict, str]:
 def feature_map(view: View, state: State) -> tuple[go.FigureWidget, list[w.Widget]]:
     """Every live feature as a point: size by density; hover shows label and score, a click selects, a lasso filters the list.
 
+    A map of more than `CROWD` features draws the first so many of the window, in an order that covers it evenly, and those that
+    a search found before all others: what is hidden lies under other points and comes out when one zooms in.
+
     Returns:
         the figure (traces: points, the selected one; landmarks are annotations), and the widgets of the page.
     """
     figure, live = _figure(540), np.flatnonzero(view.stats.n_texts > 0)
-    density = view.stats.density.to_numpy()[live]
-    size = (4 if len(live) < 10_000 else 2) + 10 * np.sqrt(density / max(density.max(initial=0), 1e-9))
+    xy, density, crowded = view.xy[live], view.stats.density.to_numpy()[live], len(live) > CROWD
+    order = drawing_order(xy, density) if crowded else np.arange(len(live))
+    size = (2 if crowded else 4) + 10 * np.sqrt(density / max(density.max(initial=0), 1e-9))
     groups = view.stats.top_domain.to_numpy(str)[live] if "top_domain" in view.stats else [""] * len(live)
     hover = [
         f"{f}: {views.plain(view.labels[f])} ({views.number(view.score(f))}) · {views.plain(g, 30)}"
         for f, g in zip(live, groups, strict=True)
     ]
     figure.add_scattergl(
-        x=view.xy[live, 0], y=view.xy[live, 1], mode="markers", customdata=live, hovertext=hover, hoverinfo="text",
-        marker={"size": size, "opacity": 0.8, "line": {"width": 0}}, selected={"marker": {"opacity": 0.95}},
+        mode="markers", hoverinfo="text", marker={"opacity": 0.8, "line": {"width": 0}}, selected={"marker": {"opacity": 0.95}},
         unselected={"marker": {"opacity": 0.06}},
     )  # fmt: skip
     pill = {
@@ -265,35 +302,63 @@ def feature_map(view: View, state: State) -> tuple[go.FigureWidget, list[w.Widge
     names = w.Checkbox(value=True, description="names on the map", indent=False, layout=w.Layout(width="auto"))
     clear = w.Button(description="clear lasso", tooltip="list all features again", disabled=True, layout=w.Layout(width="auto"))
 
-    def paint(_: object = None) -> None:
+    def wanted() -> np.ndarray:
+        """Positions in `live` to draw: what was found first, then the window with half of its size around it."""
+        if not crowded:
+            return order
+        near = np.ones(len(live), dtype=bool)
+        for i, window in enumerate((figure.layout.xaxis.range, figure.layout.yaxis.range)):
+            near &= np.abs(xy[:, i] - sum(window) / 2) <= abs(window[1] - window[0])
+        first = np.isin(live[order], state.matches or state.within or ())
+        return np.concatenate([order[first], order[~first & near[order]]])[: max(CROWD, first.sum())]
+
+    def draw(*_: object, colour: bool = False) -> None:
+        some = wanted()
+        if not colour and np.array_equal(points.customdata, live[some]):
+            return
         look, words = colours(view, live, by.value)
         with figure.batch_update():
-            points.marker.update(look)
+            points.update(x=xy[some, 0], y=xy[some, 1], customdata=live[some], hovertext=[hover[i] for i in some])
+            points.marker.update({n: v[some] if isinstance(v, np.ndarray) else v for n, v in look.items()} | {"size": size[some]})
         key.value = views.box(words)
+        dim()
+
+    def dim() -> None:
+        found = state.matches if state.matches is not None else state.within
+        points.selectedpoints = None if found is None else np.flatnonzero(np.isin(points.customdata, found)).tolist()
+
+    def highlight() -> None:
+        draw()
+        dim()
+        clear.disabled = state.within is None
 
     def ring_it() -> None:
         figure.data[1].update(x=view.xy[[state.feature], 0], y=view.xy[[state.feature], 1])
 
-    def highlight() -> None:
-        found = state.matches if state.matches is not None else state.within
-        points.selectedpoints = None if found is None else np.flatnonzero(np.isin(live, found)).tolist()
-        clear.disabled = state.within is None
-
     def click(_: go.Scattergl, found: object, __: object) -> None:
         if found.point_inds:
-            state.feature = int(live[found.point_inds[0]])
+            state.feature = int(points.customdata[found.point_inds[0]])
+
+    def select(_: go.Scattergl, __: object, selector: LassoSelector | BoxSelector) -> None:
+        state.within = tuple(int(f) for f in live[inside(selector, xy)]) or None
 
     points.on_click(click)
-    points.on_selection(lambda _, found, __: setattr(state, "within", tuple(int(live[i]) for i in found.point_inds) or None))
+    points.on_selection(select)
     points.on_deselect(lambda *_: setattr(state, "within", None))
     clear.on_click(lambda _: setattr(state, "within", None))
-    by.observe(paint, "value")
+    by.observe(lambda _: draw(colour=True), "value")
     names.observe(lambda change: figure.update_annotations(visible=change["new"]), "value")
-    paint()
+    if crowded:
+        margin = 0.03 * np.ptp(xy, axis=0)
+        figure.layout.xaxis.range, figure.layout.yaxis.range = np.column_stack([xy.min(0) - margin, xy.max(0) + margin]).tolist()
+        figure.layout.on_change(draw, "xaxis.range", "yaxis.range")
+    draw(colour=True)
     while_open(state, "Feature map", ring_it, "feature")
     while_open(state, "Feature map", highlight, "matches", "within")
     tools = w.HBox([by, names, clear], layout=w.Layout(align_items="center", flex_flow="row wrap"))
     advice = "Size: density. A click selects; a lasso (bar above the map) lists only what is inside; a search dims the rest."
+    if crowded:
+        advice += f" Of {len(live):,} features the map draws {CROWD:,} at a time: zoom in to see the others."
     left = [tools, figure, w.HTML(views.box(f'<span class="dim">{advice}</span>'))]
     left = w.VBox(left, layout=w.Layout(flex="2 1 520px", min_width="300px"))
     right = w.VBox([key, side_card(view, state, "Feature map")], layout=w.Layout(flex="1 1 300px", min_width="260px"))

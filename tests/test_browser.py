@@ -1,18 +1,21 @@
 """The browser without a browser: numbers that add up, state that follows the controls, and nothing that can run."""
 
 import json
+from dataclasses import replace
 from html.parser import HTMLParser
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from plotly.callbacks import BoxSelector, LassoSelector
 from scipy import sparse
 
 from saelib import explain, views
 from saelib.browser import Browser, browse
 from saelib.explain import make_view
-from saelib.maps import colours, landmarks
+from saelib.maps import CROWD, State, colours, drawing_order, feature_map, inside, landmarks
 from saelib.pages import (
     atlas_picture,
     compare_domains,
@@ -237,6 +240,15 @@ def test_the_map_is_computed_once(view, tmp_path):
     assert explain.map_file(other, tmp_path / "new") != file  # another SAE of the same size does not get this map
 
 
+@pytest.fixture
+def crowd(view):
+    """The view with a map of 65,000 features."""
+    n, some = 65_000, np.arange(65_000) % 23
+    stats, names = view.stats.iloc[some].reset_index(drop=True), view.names.iloc[some].reset_index(drop=True)
+    xy = np.random.default_rng(0).normal(size=(n, 2)).astype(np.float32)
+    return replace(view, sae=SimpleNamespace(d_sae=n), stats=stats, names=names, xy=xy, cache={})
+
+
 def test_map_colours_and_landmarks(view):
     live = np.flatnonzero(view.stats.n_texts > 0)
     look, key = colours(view, live, "domain")
@@ -244,6 +256,34 @@ def test_map_colours_and_landmarks(view):
     assert np.allclose(colours(view, live, "label score")[0]["color"], view.names.auroc[live])
     marks = landmarks(view)
     assert 3 <= len(marks) <= 25 and 23 not in marks and 2 not in marks  # neither dead nor unnamed
+
+
+def test_a_crowded_map_draws_an_even_part_and_the_rest_on_zooming_in(crowd):
+    view, state = crowd, State(page="Feature map")
+    figure, _ = feature_map(view, state)
+    points = figure.data[0]
+    assert len(points.x) == len(points.marker.size) == len(points.hovertext) == CROWD
+    cells = lambda ids: set(map(tuple, np.floor(view.xy[ids] * 4).astype(int)))
+    assert cells(points.customdata) == cells(np.arange(len(view.xy)))  # no part of the map is left blank
+    with figure.batch_update():
+        figure.layout.xaxis.range, figure.layout.yaxis.range = [0, 0.2], [0.2, 0]
+    here = np.flatnonzero(((view.xy > 0) & (view.xy < 0.2)).all(1))
+    assert set(here) <= set(points.customdata) and len(here) > 100  # zoomed in, all of them
+    hidden = int(np.flatnonzero(~np.isin(np.arange(len(view.xy)), points.customdata))[0])
+    state.matches = (hidden,)
+    assert points.customdata[0] == hidden and list(points.selectedpoints) == [0]  # what is searched for is drawn
+    state.matches = None
+    points._select_callbacks[0](points, None, LassoSelector(xs=[0, 9, 9, 0], ys=[0, 0, 9, 9]))
+    assert set(state.within) == set(np.flatnonzero((view.xy > 0).all(1)))  # drawn or not
+
+
+def test_a_lasso_and_the_order_of_drawing():
+    xy = np.random.default_rng(0).random((3000, 2))
+    triangle = LassoSelector(xs=[0, 1, 0], ys=[0, 0, 1])
+    np.testing.assert_array_equal(inside(triangle, xy), xy.sum(1) < 1)
+    order = drawing_order(xy, weight := np.arange(3000))
+    assert sorted(order) == list(weight) and order[0] == 2999  # the heaviest first
+    assert len(set(map(tuple, (xy[order[:21]] * 3.999).astype(int)))) == 16  # then one in each of 4 × 4 cells
 
 
 def test_controls_and_views_follow_one_state(view, tmp_path):
@@ -340,8 +380,9 @@ def test_pages_open_and_answer(view, tmp_path):
     points._click_callbacks[0](points, Points, None)
     assert b.state.feature == points.customdata[0] and b.map.data[1].x[0] == view.xy[b.state.feature, 0]
     assert all("<" not in t for t in [*points.hovertext, *(a.text for a in b.map.layout.annotations)])
-    points._select_callbacks[0](points, Points, None)
-    assert sorted(b.features) == [0, 4] and "inside the lasso" in b.count.value
+    box = BoxSelector(xrange=view.xy[[0, 4], 0], yrange=view.xy[[4, 0], 1])  # from corner to corner, in any direction
+    points._select_callbacks[0](points, Points, box)
+    assert {0, 4} <= set(b.features) < set(points.customdata) and "inside the lasso" in b.count.value
     b.state.within = None
     b.search.value = "galaxy"
     assert list(points.selectedpoints) == [1]  # the map shows what a search found
