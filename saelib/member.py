@@ -90,6 +90,10 @@ class Member:
             self.state, self.dead = _load_checkpoint(folder, sae, self.adam, self.config)
             if isinstance(sae, JumpReLUSAE):
                 sae.warm = self.jumprelu and self.state["step"] <= self.config.jumprelu_start * self.config.steps
+        if isinstance(sae, VanillaSAE) and self.target:
+            for name in ("coefficient", "l0", "unseen"):
+                if self.state[name] is not None:
+                    self.state[name] = torch.tensor(self.state[name], device=sae.mean.device)
 
     def save(self, folder: Path) -> None:
         """Write the checkpoint whole, or not at all."""
@@ -100,7 +104,7 @@ class Member:
         if self.dead is not None:  # looked up every 16th step only, so a resumed run needs what was found last
             tensors["dead"] = self.dead
         tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
-        save_file(tensors, folder / "new.safetensors", {"state": json.dumps(self.state)})
+        save_file(tensors, folder / "new.safetensors", {"state": json.dumps(self.state, default=float)})
         os.replace(folder / "new.safetensors", folder / "checkpoint.safetensors")
 
     def step(self, x: Tensor, pre: Tensor | None = None) -> Tensor:
@@ -129,8 +133,8 @@ class Member:
             if self.state["step"] % 20 == 19:  # texts of no training step activate more features than those of the batch
                 with torch.no_grad():
                     unseen = (sae.encode(self.calibration[:1024]) > 0).sum(1).float().mean()
-                self.state["unseen"] = float(unseen) / max(self.state["l0"], 0.1)
-            _steer(self.state, float(loss.l0), self.target / self.state["unseen"])
+                self.state["unseen"] = unseen / self.state["l0"].clamp_min(0.1)
+            _steer(self.state, loss.l0, self.target / self.state["unseen"])
         self.state["step"] += 1
 
     def leave_warm_start(self, x: Tensor) -> None:
@@ -151,15 +155,19 @@ class Member:
             sae.calibrate(self.calibration, self.target)
         now = evaluate(sae, held_out)
         dead_train = float((sae.samples_since_active > self.dead_after).float().mean())
-        line = {"step": step, "loss": total, **now._asdict(), "dead_train": dead_train, "coefficient": self.state["coefficient"]}
+        line = {"step": step, "loss": total, **now._asdict(), "dead_train": dead_train}
+        line["coefficient"] = float(self.state["coefficient"])
         self.state["history"].append(line)
         return now
 
 
-def _steer(state: dict, l0: float, target: float) -> None:
-    """Move log λ by the log ratio of the smoothed batch L0 to its target, damped by that ratio's change."""
+def _steer(state: dict, l0: Tensor, target: Tensor) -> None:
+    """Move log λ by the log ratio of the smoothed batch L0 to its target, damped by that ratio's change.
+
+    In tensors, on the device: to look at a number each step would make a GPU wait for the processor.
+    """
     old = state["l0"]
     state["l0"] = l0 if old is None else 0.9 * old + 0.1 * l0
-    gap = math.log(max(state["l0"], 1e-3) / target)
-    slope = gap - math.log(max(old, 1e-3) / target) if old else 0.0
-    state["coefficient"] *= math.exp(max(-0.02, min(0.02, 0.015 * gap + 0.3 * slope)))
+    gap = (state["l0"].clamp_min(1e-3) / target).log()
+    slope = 0.0 if old is None else gap - (old.clamp_min(1e-3) / target).log()
+    state["coefficient"] = state["coefficient"] * (0.015 * gap + 0.3 * slope).clamp(-0.02, 0.02).exp()

@@ -167,12 +167,11 @@ class SAE(nn.Module):
         return z_hat, z.new_zeros(()), l0, active
 
     def _batch_topk_reconstruct(self, z: Tensor, pre: Tensor, k: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        values, rows, cols = batch_topk(pre.detach(), k)
-        if z.device.type == "cpu":
-            return self._sparse_reconstruct(z, values, rows, cols)
-        mask = torch.zeros_like(pre)
-        mask[rows, cols] = 1
-        return self._dense_reconstruct(z, pre.relu() * mask, z.new_zeros(()))
+        if self.is_sparse_step(z.device):
+            return self._sparse_reconstruct(z, *batch_topk(pre.detach(), k))
+        values, idx = pre.flatten().topk(max(1, round(k * len(pre))), sorted=False)  # no look at a value, as batch_topk takes
+        feature_acts = torch.zeros_like(pre).flatten().scatter(0, idx, values.relu()).view_as(pre)
+        return self._dense_reconstruct(z, feature_acts, z.new_zeros(()))
 
     def _dense_reconstruct(self, z: Tensor, feature_acts: Tensor, penalty: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         fired = feature_acts > 0

@@ -79,6 +79,23 @@ def test_sparse_step_equals_dense_formula_in_float64(per_row):
         torch.testing.assert_close(a, b, atol=1e-10, rtol=1e-10)
 
 
+@pytest.mark.parametrize("name", ["topk", "batchtopk", "jumprelu"])
+def test_the_dense_step_of_a_gpu_equals_the_sparse_one(name):
+    x, grads, losses = gaussian(64, 16), [], []
+    for sparse in (True, False):
+        sae = make_sae(name, 16, 40, 5)
+        sae.warm = True  # JumpReLU's first half
+        if not sparse:
+            sae.is_sparse_step = lambda device: False
+        loss = sae.loss(x, 1.0)
+        loss.total.backward()
+        losses.append([loss.total.detach(), loss.l0, loss.active])
+        grads.append([p.grad for p in (sae.W_enc, sae.b_enc, sae.W_dec, sae.b_dec)])
+    torch.testing.assert_close(losses[0], losses[1])
+    torch.testing.assert_close(grads[0], grads[1], rtol=1e-4, atol=1e-6)
+    assert float(losses[0][1]) == pytest.approx(5, rel=0.02)
+
+
 def smooth_step(u, eps):
     """The function whose derivative is the rectangle kernel: the step, seen through the estimator."""
     return (u / eps + 0.5).clamp(0, 1)
