@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -34,6 +35,17 @@ class TrainResult(NamedTuple):
     history: pd.DataFrame
     final: Evaluation
     seconds: float
+
+
+@contextmanager
+def _tensor_cores(device: torch.device) -> Iterator[None]:
+    """TF32 products on GPUs that have them, while training: float32 range, 10 bits of mantissa, several times the speed."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high" if device.type == "cuda" else before)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def _stacked_pre_acts(saes: list[SAE], x: Tensor) -> list[Tensor]:
@@ -154,22 +166,22 @@ def _train(
     began, last = time.perf_counter(), min(config.steps, stop_after or config.steps)
     name = saes[0].architecture if len(saes) == 1 else f"{len(saes)} SAEs"
     bar = tqdm(total=config.steps, initial=step, desc=f"training {name}", disable=not progress, mininterval=1)
-    while step < last:
-        x = next(stream)
-        for member in members:
-            member.leave_warm_start(x)
-        pre = _stacked_pre_acts(saes, x) if len(saes) > 1 else [None]
-        torch.stack([member.step(x, p) for member, p in zip(members, pre, strict=True)]).sum().backward()
-        for member in members:
-            member.finish(len(x))
-        step += 1
-        if step % eval_every == 0 or step == config.steps:
-            now = [member.evaluate(held_out) for member in members]
-            bar.set_postfix_str(f"FVU {now[0].fvu:.3f} L0 {now[0].l0:.1f} dead {now[0].dead:.1%}" if len(saes) == 1 else "")
-        bar.update(1)
-        if folder and (step % checkpoint_every == 0 or step == last):
-            members[0].save(folder)
-    bar.close()
+    with _tensor_cores(device), bar:
+        while step < last:
+            x = next(stream)
+            for member in members:
+                member.leave_warm_start(x)
+            pre = _stacked_pre_acts(saes, x) if len(saes) > 1 else [None]
+            torch.stack([member.step(x, p) for member, p in zip(members, pre, strict=True)]).sum().backward()
+            for member in members:
+                member.finish(len(x))
+            step += 1
+            if step % eval_every == 0 or step == config.steps:
+                now = [member.evaluate(held_out) for member in members]
+                bar.set_postfix_str(f"FVU {now[0].fvu:.3f} L0 {now[0].l0:.1f} dead {now[0].dead:.1%}" if len(saes) == 1 else "")
+            bar.update(1)
+            if folder and (step % checkpoint_every == 0 or step == last):
+                members[0].save(folder)
     seconds = time.perf_counter() - began
     return [TrainResult(m.sae.eval(), pd.DataFrame(m.state["history"]), evaluate(m.sae, held_out), seconds) for m in members]
 
