@@ -80,5 +80,5 @@ def start(seed: int = 0, verbose: bool = True) -> Tutorial:
         packages = ("torch", "sentence-transformers", "keybert", "datasets")
         print(", ".join(f"{p} {importlib.metadata.version(p)}" for p in packages))
         print(f"device {device.type}, preset {preset!r}")
-    size = {"cpu": (12_000, 400), "gpu": (None, 3000)}[preset]
+    size = {"cpu": (12_000, 400), "gpu": (None, 1000)}[preset]
     return Tutorial(preset, device, data, *size, seed)
