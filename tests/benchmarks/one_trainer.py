@@ -55,14 +55,14 @@ def saelib(x, d_sae, k, steps):
     return sae.encode, sae.decode, 1.0
 
 
-def textbook(x, d_sae, k, steps):
+def textbook(x, d_sae, k, steps, lr=1e-3):
     """The dense formula: top-k, scatter, two dense products and their gradients, Adam; decoder rows normalised."""
     scale = x.shape[1] ** 0.5
     g = torch.Generator().manual_seed(0)
     W_dec = torch.nn.functional.normalize(torch.randn(d_sae, x.shape[1], generator=g).to(DEVICE), dim=1).requires_grad_()
     W_enc = W_dec.detach().t().contiguous().requires_grad_()
     b_enc, b_dec = torch.zeros(d_sae, device=DEVICE, requires_grad=True), (x.mean(0) * scale).requires_grad_()
-    adam = torch.optim.Adam([W_dec, W_enc, b_enc, b_dec], lr=1e-3)
+    adam = torch.optim.Adam([W_dec, W_enc, b_enc, b_dec], lr=lr)
 
     def encode(v):
         values, idx = ((v - b_dec) @ W_enc + b_enc).relu().topk(k, dim=1)
@@ -79,6 +79,14 @@ def textbook(x, d_sae, k, steps):
         with torch.no_grad():
             W_dec /= W_dec.norm(dim=1, keepdim=True)
     return encode, lambda f: f @ W_dec + b_dec, scale
+
+
+def textbook_our_lr(x, d_sae, k, steps):
+    """The same at this project's learning rate: how much of the fidelity is due to it alone?"""
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+    from saelib.config import TrainConfig
+
+    return textbook(x, d_sae, k, steps, TrainConfig().lr)
 
 
 def saelens(x, d_sae, k, steps):

@@ -52,7 +52,7 @@ def training(store: EmbeddingStore, peers: str | None, steps: int) -> dict[str, 
         widest = ((65_536, steps // 8),) if torch.cuda.is_available() else ()
         for d_sae, n_steps in ((3072, steps), (12288, max(steps // 8, 20)), *widest):
             lines = {}
-            for name in ("saelib", "textbook", *(PEERS if peers else ())):
+            for name in ("saelib", "textbook", "textbook_our_lr", *(PEERS if peers else ())):
                 python = peers if name in PEERS else sys.executable
                 command = [
                     python,
