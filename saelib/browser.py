@@ -6,16 +6,17 @@ that needs neither kernel nor network. Maps and pages of the sections are built 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+from functools import partial
 from pathlib import Path
 
 import ipywidgets as w
 import numpy as np
 from IPython.display import HTML, display
 
-from saelib import explain, pages, views
-from saelib.explain import View
-from saelib.maps import (
+from saelib import forms, lookup, markup, pages, views
+from saelib.controls import (
+    BROWSER_STYLE,
     ROWS_STYLE,
     WIDE,
     Pager,
@@ -23,44 +24,15 @@ from saelib.maps import (
     Sections,
     State,
     TextPane,
-    document_map,
-    feature_map,
+    auto,
+    labelled,
     show_document,
-    side_card,
 )
+from saelib.lookup import View
+from saelib.maps import document_map, feature_map
 
 PER_PAGE, EXAMPLES = 12, 10  # rows of the feature table, texts of a page
-STYLE = """<style>
-.sae-browser{padding:0 2px}.sae-browser>.widget-box{overflow:visible}
-.sae-tools{gap:4px 10px;padding:2px 0 8px;border-bottom:1px solid var(--jp-border-color2,#8885);margin-bottom:8px}
-.sae-tools>*{margin:0!important}.sae-tools .widget-label{width:auto!important}
-.sae-heads{display:grid!important;grid-template-columns:46px 1fr 52px 64px 48px 52px 54px;width:100%;border-bottom:1px solid var(--jp-border-color2,#8885)}
-.sae-heads button{width:auto;min-width:0;margin:0;padding:0 7px 0 0;background:none;font-size:11px;font-weight:600;text-align:right;height:26px;
-line-height:26px;overflow:visible}.sae-heads button:nth-child(2){text-align:left;padding-left:7px}
-.sae-heads>.widget-html{margin:0}.sae-heads .widget-html-content{line-height:26px}
-.sae-left,.sae-right{overflow:visible;padding:0 12px 0 0}.sae-right{padding:0 0 0 12px}
-.sae-left .widget-html,.sae-right .widget-html{margin:0}.sae-line{gap:2px 12px;padding:4px 0}
-.sae-tabs,.sae-bands{width:100%;margin:0}.sae-tabs{margin:14px 0 4px;border-bottom:1px solid var(--jp-border-color2,#8885)}
-.sae-tabs button,.sae-bands button{width:auto;background:none;box-shadow:none!important;margin:0}
-.sae-tabs button{font-weight:600;padding:0 14px;opacity:.75;border-bottom:2px solid transparent}
-.sae-tabs button.mod-active{opacity:1;background:none;border-bottom-color:var(--jp-brand-color1,#2a8cc8)}
-.sae-bands button{font-size:12px;height:24px;line-height:22px;padding:0 10px;border:1px solid var(--jp-border-color2,#8885);border-radius:12px;
-margin:0 5px 4px 0}.sae-bands button.mod-active{background:#2a8cc833;border-color:#2a8cc8}
-.sae-sections{margin-top:18px;border-top:1px solid var(--jp-border-color2,#8885)}
-.sae-sections>button{text-align:left;background:none;box-shadow:none!important;margin:0;font-weight:600;height:36px;line-height:36px;padding:0 6px;
-border-bottom:1px solid var(--jp-border-color2,#8885)}.sae-sections>button:hover{background:#8080801f}.sae-sections>button i{width:16px}
-.sae-page{padding:10px 4px 18px;overflow:visible;border-bottom:1px solid var(--jp-border-color2,#8885)}
-@media(min-width:1000px){.sae-left{position:sticky;top:0;align-self:flex-start}}
-</style>"""
 HEADS = {"id": "id", "label": "label", "label score": "score", "density": "density", "max": "max", "mean": "mean"}
-
-
-def _auto(**more: str) -> w.Layout:
-    return w.Layout(width="auto", **more)
-
-
-def _labelled(width: str, **settings: object) -> dict:
-    return {"layout": w.Layout(width=width), "style": {"description_width": "initial"}, **settings}
 
 
 class Browser:
@@ -73,29 +45,29 @@ class Browser:
         self.sections = self._make_sections()
         body = w.Box([left, right], layout=w.Layout(flex_flow="row wrap", width="100%", overflow="visible"))
         self.error = w.HTML(layout=WIDE)
-        style = w.HTML(views.STYLE + ROWS_STYLE + STYLE, layout=w.Layout(margin="0", height="0"))
+        style = w.HTML(markup.STYLE + ROWS_STYLE + BROWSER_STYLE, layout=w.Layout(margin="0", height="0"))
         self.widget = w.VBox([style, tools, self.error, body, self.sections])
         self.widget.add_class("sae-browser")
         self.state.observe(self._show_feature, "feature")
         self.state.observe(self._show_document, "document")
         self.state.observe(self._refresh, "within")
-        self.state.observe(lambda change: setattr(self.error, "value", views.error(change.new)), "message")
-        self.features = explain.find(view)
+        self.state.observe(lambda change: setattr(self.error, "value", markup.error(change.new)), "message")
+        self.features = lookup.find(view)
         first = self.features[0] if len(self.features) else 0
-        self.state.set_trait("feature", explain.check_feature(view, first if feature is None else feature))
+        self.state.set_trait("feature", lookup.check_feature(view, first if feature is None else feature))
         self._refresh()
         self._show_feature()
 
     # controls
 
     def _make_tools(self) -> w.Box:
-        self.search = w.Text(placeholder="a word, e.g. galaxy", **_labelled("250px", description="search"))
-        self.meaning = w.Checkbox(description="by meaning", indent=False, disabled=self.view.encoder is None, layout=_auto())
-        self.sort = w.Dropdown(options=list(explain.SORTS), **_labelled("160px", description="sort"))
-        self.hide_dead = w.Checkbox(value=True, description="hide dead", indent=False, layout=_auto())
-        self.number = w.Text(continuous_update=False, **_labelled("130px", description="feature id"))
+        self.search = w.Text(placeholder="a word, e.g. galaxy", **labelled("250px", description="search"))
+        self.meaning = w.Checkbox(description="by meaning", indent=False, disabled=self.view.encoder is None, layout=auto())
+        self.sort = w.Dropdown(options=list(lookup.SORTS), **labelled("160px", description="sort"))
+        self.hide_dead = w.Checkbox(value=True, description="hide dead", indent=False, layout=auto())
+        self.number = w.Text(continuous_update=False, **labelled("130px", description="feature id"))
         steps = {"previous": -1, "next": 1, "random": None}
-        self.buttons = {n: w.Button(description=n, tooltip=f"{n} feature of the list", layout=_auto()) for n in steps}
+        self.buttons = {n: w.Button(description=n, tooltip=f"{n} feature of the list", layout=auto()) for n in steps}
         self.number.observe(self._type_number, "value")
         self.sort.observe(lambda _: setattr(self, "reverse", False), "value")
         for control in (self.search, self.meaning, self.sort, self.hide_dead):
@@ -115,7 +87,7 @@ class Browser:
             [
                 *self.heads.values(),
                 w.HTML(
-                    views.box('<div class="n" style="padding-right:7px;font-size:11px;line-height:26px;opacity:.75">near</div>')
+                    markup.box('<div class="n" style="padding-right:7px;font-size:11px;line-height:26px;opacity:.75">near</div>')
                 ),
             ]
         )
@@ -130,13 +102,13 @@ class Browser:
 
     def _make_panes(self) -> w.VBox:
         self.card = w.HTML(layout=WIDE)
-        shorts = [b.replace("quarter", "¼").replace("second", "2nd").replace("third", "3rd") for b in explain.BANDS]
+        shorts = [b.replace("quarter", "¼").replace("second", "2nd").replace("third", "3rd") for b in lookup.BANDS]
         self.bands = w.ToggleButtons(
-            options=list(zip(shorts, explain.BANDS, strict=True)), tooltips=[f"texts: {b}" for b in explain.BANDS]
+            options=list(zip(shorts, lookup.BANDS, strict=True)), tooltips=[f"texts: {b}" for b in lookup.BANDS]
         )
         self.highlight = w.ToggleButton(
             description="highlight words", tooltip="mark the words that carry the activation (each is left out in turn)",
-            disabled=self.view.encoder is None, layout=_auto(),
+            disabled=self.view.encoder is None, layout=auto(),
         )  # fmt: skip
         self.examples = Rows("example texts", 64, self._open)
         self.example_pager = Pager("examples", EXAMPLES, self._show_examples)
@@ -171,9 +143,9 @@ class Browser:
         return right
 
     def _make_sections(self) -> Sections:
-        makers = {"Feature map": self._map_page, "Document map": self._document_map_page, "Try a sentence": self._sentence_page,
-                  "Compare two texts": self._pair_page, "Compare two features": self._features_page,
-                  "Compare two domains": self._domains_page, "Export": self._export_page}  # fmt: skip
+        makers = {"Feature map": self._map_page, "Document map": self._document_map_page, "Try a sentence": partial(forms.sentence_page, self),
+                  "Compare two texts": partial(forms.pair_page, self), "Compare two features": partial(forms.features_page, self),
+                  "Compare two domains": partial(forms.domains_page, self), "Export": partial(forms.export_page, self)}  # fmt: skip
         return Sections(makers, self.state)
 
     # what the controls do
@@ -181,10 +153,10 @@ class Browser:
     def _refresh(self, _: object = None) -> None:
         query, meaning = self.search.value, self.meaning.value
         if query.strip() and meaning and "label vectors" not in self.view.cache:
-            self.count.value = views.box("<span class='dim' role='status'>embedding the labels, once …</span>")
+            self.count.value = markup.box("<span class='dim' role='status'>embedding the labels, once …</span>")
         try:
             settings = (query, meaning, self.sort.value, self.hide_dead.value, self.reverse, self.state.within)
-            self.features, self.state.message = explain.find(self.view, *settings), ""
+            self.features, self.state.message = lookup.find(self.view, *settings), ""
         except ValueError as error:
             self.state.message = str(error)
             return
@@ -199,14 +171,14 @@ class Browser:
         text += ", nearest in meaning first" if query.strip() and meaning else ""
         if not len(self.features):
             text = "no label has this in it" + ("" if meaning or self.meaning.disabled else ": tick <em>by meaning</em>")
-        self.count.value = views.box(f"<span class='dim' role='status'>{text}</span>")
+        self.count.value = markup.box(f"<span class='dim' role='status'>{text}</span>")
         self.pager.page = 0
         self._show_list()
 
     def _show_list(self) -> None:
         start = self.pager.page * PER_PAGE
         here = self.features[start : start + PER_PAGE]
-        items = [(f"{f}: {views.clean(self.view.labels[f])}, score {views.number(self.view.score(f))}", int(f)) for f in here]
+        items = [(f"{f}: {markup.clean(self.view.labels[f])}, score {markup.number(self.view.score(f))}", int(f)) for f in here]
         self.list.show(views.feature_rows(self.view, here), items, self.state.feature)
         self.pager.show(len(self.features))
 
@@ -221,7 +193,7 @@ class Browser:
         if self.busy or not str(change["new"]).strip():
             return
         try:
-            self.state.feature = explain.check_feature(self.view, change["new"])
+            self.state.feature = lookup.check_feature(self.view, change["new"])
             self.state.message = ""
         except ValueError as error:
             self.state.message = str(error)  # the feature shown before stays
@@ -244,7 +216,7 @@ class Browser:
         self.notes = {k: v for k, v in self.notes.items() if v.strip()}
         try:
             pages.write_notes(self.notes_file, self.notes)
-            self.saved.value = views.box(f"saved in {views.safe(self.notes_file)}")
+            self.saved.value = markup.box(f"saved in {markup.safe(self.notes_file)}")
         except (OSError, ValueError) as error:
             self.state.message = f"the note was not saved: {error}"
 
@@ -253,7 +225,7 @@ class Browser:
     def _show_feature(self, _: object = None) -> None:
         f, row = self.state.feature, self.state.document
         mark = float(self.view.by_text[row, f]) if row >= 0 else None
-        self.card.value = views.box(views.overview(self.view, f, mark))
+        self.card.value = markup.box(views.overview(self.view, f, mark))
         self.busy = True
         self.number.value = str(f)
         self.busy = False
@@ -273,11 +245,11 @@ class Browser:
         elif self.pane.value == "Neighbours":
             lists = views.neighbour_lists(self.view, self.state.feature).items()
             for title, rows, (name, (ids, values)) in zip(self.near_titles, self.near.values(), lists, strict=True):
-                title.value = views.box(f"<h4>{name}</h4>")
-                items = [(f"{i}: {views.clean(self.view.labels[i])}", i) for i in ids]
+                title.value = markup.box(f"<h4>{name}</h4>")
+                items = [(f"{i}: {markup.clean(self.view.labels[i])}", i) for i in ids]
                 rows.show(views.neighbour_rows(self.view, ids, values), items)
         elif self.pane.value == "Text" and self.state.document < 0:
-            self.text.head.value = views.box(
+            self.text.head.value = markup.box(
                 "<p>Pick an example (or a point of the document map): its features are listed here.</p>"
             )
 
@@ -287,15 +259,15 @@ class Browser:
 
     def _show_examples(self) -> None:
         view, f = self.view, self.state.feature
-        frame, total = explain.band_texts(view, f, self.bands.value, self.example_pager.page, EXAMPLES)
+        frame, total = lookup.band_texts(view, f, self.bands.value, self.example_pager.page, EXAMPLES)
         table = views.text_rows(view, frame, f, self.highlight.value and self.bands.value != "near misses")
-        self.examples.show(table, [(f"text {r}: {views.clean(view.texts[r])}", int(r)) for r in frame.row.astype(int)])
+        self.examples.show(table, [(f"text {r}: {markup.clean(view.texts[r])}", int(r)) for r in frame.row.astype(int)])
         self.example_pager.show(total)
 
     def _show_document(self, _: object = None) -> None:
         row, f = self.state.document, self.state.feature
         if row >= 0:
-            self.card.value = views.box(views.overview(self.view, f, float(self.view.by_text[row, f])))
+            self.card.value = markup.box(views.overview(self.view, f, float(self.view.by_text[row, f])))
             show_document(self.view, self.state, self.text)
 
     # pages, built when opened
@@ -307,84 +279,6 @@ class Browser:
     def _document_map_page(self) -> list[w.Widget]:
         self.document_map, page = document_map(self.view, self.state)
         return page
-
-    def _form(
-        self, fields: list[w.Widget], answer: Callable[[], str | None], label: str, out: w.Widget | None = None
-    ) -> list[w.Widget]:
-        """Fields, a button, what went wrong, and the answer: HTML, or a widget that `answer` fills itself."""
-        wrong, button = w.HTML(layout=WIDE), w.Button(description=label, layout=_auto(min_width="150px"))
-        shown = w.HTML(layout=WIDE) if out is None else out
-
-        def run(_: object) -> None:
-            try:
-                content = answer()
-                wrong.value = ""
-                if out is None:
-                    shown.value = views.box(content)
-            except (OSError, ValueError) as error:
-                wrong.value = views.error(str(error))
-
-        button.on_click(run)
-        return [*fields, w.HBox([button]), wrong, shown]
-
-    def _sentence_page(self) -> list[w.Widget]:
-        self.sentence = w.Textarea(placeholder="type or paste a text", layout=w.Layout(width="98%", height="70px"))
-        self.sentence_pane = TextPane(self.view, self.state)
-        self.sentence_pane.layout = w.Layout(flex="2 1 480px", min_width="300px")
-        both = w.Box(
-            [self.sentence_pane, side_card(self.view, self.state, "Try a sentence")],
-            layout=w.Layout(flex_flow="row wrap", width="100%"),
-        )
-
-        def answer() -> None:
-            text = _filled(self.sentence.value)
-            if self.view.encoder is None:
-                raise ValueError("the encoder is not loaded: pass encoder=… to make_view")
-            self.sentence_pane.show(text, self.view.encoder.encode([text])[0])
-
-        return self._form([self.sentence], answer, "show its features", both)
-
-    def _pair_page(self) -> list[w.Widget]:
-        names = ("first text", "second text")
-        self.pair = [w.Textarea(placeholder=name, layout=w.Layout(width="98%", height="55px")) for name in names]
-        return self._form(
-            self.pair, lambda: pages.compare_texts(self.view, *(_filled(p.value) for p in self.pair)), "compare texts"
-        )
-
-    def _features_page(self) -> list[w.Widget]:
-        pair = zip(("feature", "with"), (self.state.feature, int(self.view.near[self.state.feature][0])), strict=True)
-        self.two = [w.Text(value=str(v), **_labelled("200px", description=d)) for d, v in pair]
-        return self._form(
-            [w.HBox(self.two)],
-            lambda: pages.compare_features(self.view, *(explain.check_feature(self.view, t.value) for t in self.two)),
-            "compare features",
-        )
-
-    def _domains_page(self) -> list[w.Widget]:
-        names = [(views.clean(name), str(name)) for name in self.view.base_rate.index]
-        self.two_domains = [
-            w.Dropdown(options=names, index=min(i, len(names) - 1), **_labelled("340px", description=d))
-            for i, d in enumerate(("first", "second"))
-        ]
-        return self._form(
-            [w.HBox(self.two_domains, layout=w.Layout(flex_flow="row wrap"))],
-            lambda: pages.compare_domains(self.view, *(d.value for d in self.two_domains)), "compare domains",
-        )  # fmt: skip
-
-    def _export_page(self) -> list[w.Widget]:
-        self.folder = w.Text(value="exports", **_labelled("420px", description="folder"))
-
-        def run() -> str:
-            files = pages.export(self.view, self.folder.value, self.notes)
-            return "<p>written: " + ", ".join(views.safe(f) for f in files) + "</p>"
-
-        return self._form([self.folder], run, "write CSV, JSON and HTML")
-
-
-def _filled(text: str) -> str:
-    if not text.strip():
-        raise ValueError("type a text first")
-    return text
 
 
 def browse(
@@ -402,10 +296,14 @@ def browse(
     if mode == "static":
         if feature is None:
             return HTML(pages.page(view, limit=limit))
-        f = explain.check_feature(view, feature)
-        return HTML(views.STYLE + views.box(views.overview(view, f) + views.examples(view, f) + views.neighbours(view, f)))
+        f = lookup.check_feature(view, feature)
+        return HTML(markup.STYLE + markup.box(views.overview(view, f) + views.examples(view, f) + views.neighbours(view, f)))
     if mode != "widgets":
         raise ValueError(f"mode must be 'widgets' or 'static', not {mode!r}")
+    if (
+        "google.colab.output" in sys.modules
+    ):  # Colab shows a widget that is not its own (the maps) only where this was said before
+        sys.modules["google.colab.output"].enable_custom_widget_manager()
     browser = Browser(view, notes, feature)
     display(browser.widget)
     return browser

@@ -1,9 +1,14 @@
-"""What to train: the configuration of a run, an architecture by its name, and a size that fits a corpus."""
+"""What to train: the configuration of a run, an SAE by its name or from its folder, and a size that fits a corpus."""
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 
 from saelib.saes import SAE, BatchTopKSAE, JumpReLUSAE, TopKSAE, VanillaSAE
 
@@ -58,6 +63,9 @@ class TrainConfig:
             raise ValueError(f"target_l0 must be positive, not {self.target_l0}")
 
 
+ARCHITECTURES = {cls.architecture: cls for cls in (VanillaSAE, TopKSAE, BatchTopKSAE, JumpReLUSAE)}
+
+
 def make_sae(architecture: str, d_in: int, d_sae: int, k: int, seed: int = 0) -> SAE:
     """An SAE by its name ("vanilla", "topk", "batchtopk", "jumprelu") whose L0 is to be k."""
     makers = {
@@ -69,6 +77,29 @@ def make_sae(architecture: str, d_in: int, d_sae: int, k: int, seed: int = 0) ->
     if architecture not in makers:
         raise ValueError(f"architecture must be one of {sorted(makers)}, not {architecture!r}")
     return makers[architecture]()
+
+
+def load_sae(folder: str | Path, d_in: int | None = None) -> SAE:
+    """Load what `SAE.save` wrote; `d_in` (a store's) is checked when given.
+
+    Raises:
+        FileNotFoundError, ValueError: a missing or damaged file, an unknown architecture, another d_in.
+    """
+    folder = Path(folder)
+    try:
+        cfg = json.loads((folder / "cfg.json").read_text())
+        weights = load_file(folder / "sae.safetensors")
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"no SAE in {folder}: {error.filename} is missing") from None
+    except (SafetensorError, json.JSONDecodeError) as error:
+        raise ValueError(f"the SAE in {folder} is damaged ({error}): train it again") from error
+    if cfg.get("architecture") not in ARCHITECTURES:
+        raise ValueError(f"unknown architecture {cfg.get('architecture')!r} in {folder}; known: {sorted(ARCHITECTURES)}")
+    if d_in is not None and cfg["d_in"] != d_in:
+        raise ValueError(f"the SAE in {folder} takes d_in {cfg['d_in']}, the store has {d_in}: another encoder wrote it")
+    sae = ARCHITECTURES[cfg["architecture"]](**{k: v for k, v in cfg.items() if k not in ("architecture", "extra")})
+    sae.load_state_dict(weights)
+    return sae.eval()
 
 
 def suggest_size(n_texts: int, d_in: int = 384) -> tuple[int, int]:

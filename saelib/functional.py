@@ -6,9 +6,14 @@ Bussmann et al. 2024 (BatchTopK), Rajamanoharan et al. 2024 (straight-through es
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 import torch.nn.functional as nnf
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from saelib.saes import SAE
 
 
 def batch_topk(pre: Tensor, k: float) -> tuple[Tensor, Tensor, Tensor]:
@@ -43,6 +48,28 @@ def screened_topk(z: Tensor, W_enc: Tensor, b_enc: Tensor, pre: Tensor, k: int) 
         (dots,) = torch.autograd.grad(out, ones, z)
     values, place = (dots.view_as(idx) + b_enc[idx]).topk(k, dim=1, sorted=False)
     return values, idx.gather(1, place)
+
+
+@torch.no_grad()
+def excess_quantile(
+    sae: SAE, x: Tensor, target_l0: float, threshold: Tensor | float = 0.0, rows: int = 4096, positive: bool = True
+) -> float:
+    """The t with a mean of `target_l0` entries per row where π > threshold + t (and π > 0, if `positive`), on ≤ `rows` rows."""
+    if not 0 < target_l0 <= sae.d_sae:
+        raise ValueError(f"target_l0 must be in (0, d_sae = {sae.d_sae}], not {target_l0}")
+    x = x[torch.linspace(0, len(x) - 1, min(len(x), rows)).long().to(x.device)]
+    wanted = round(target_l0 * len(x))
+    m = min(sae.d_sae, max(8 * round(target_l0), 64))
+    top = []
+    for chunk in x.split(1024):
+        pre = sae.pre_acts(chunk)
+        excess = pre - threshold
+        if positive:
+            excess = excess.masked_fill(pre <= 0, -torch.inf)
+        top.append(excess.topk(m, dim=1).values.flatten())
+    values = torch.cat(top)  # those beyond the m largest of a row are rarely among the winners
+    cut = values.kthvalue(max(1, values.numel() - wanted)).values
+    return float(cut) if torch.isfinite(cut) else -1e9
 
 
 class SparseDecode(torch.autograd.Function):

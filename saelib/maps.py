@@ -1,23 +1,16 @@
-"""What can be clicked: the state that all views follow, lists laid over tables, and the two maps (plotly figures).
-
-`Rows` lays native, transparent radio buttons over a table of `views.py`: looks of HTML, keyboard and screen reader of a
-control, no script of ours. (Tab and Space pick a row: JupyterLab keeps the arrow keys, which a list would need, for its cells.)
-`feature_map` shows decoder rows (UMAP), `document_map` texts (principal components).
-"""
+"""The two maps, as plotly figures: `feature_map` shows decoder rows (UMAP), `document_map` texts (principal components)."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 import ipywidgets as w
 import numpy as np
 import plotly.graph_objects as go
-import traitlets
 from matplotlib.path import Path
 from plotly.callbacks import BoxSelector, LassoSelector
 
-from saelib import explain, views
-from saelib.explain import View
+from saelib import lookup, markup
+from saelib.controls import State, TextPane, show_document, side_card, while_open
+from saelib.lookup import View
 
 LOOK = {
     "template": "none",
@@ -33,162 +26,7 @@ LOOK = {
     "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": "#888888", "activecolor": "#2a8cc8"},
 }
 CONFIG = {"responsive": True, "displaylogo": False, "scrollZoom": True, "modeBarButtonsToRemove": ["toImage", "autoScale2d"]}
-ROWS_STYLE = """<style>
-.sae-rows{position:relative;overflow:hidden;display:block;margin:0;padding:0;width:100%}
-.sae-rows>.widget-html{margin:0;width:100%}.sae-rows>.widget-html .widget-html-content{line-height:normal}
-.sae-rows>.widget-radio{position:absolute;left:0;right:0;top:0;width:100%;margin:0;padding:0}.sae-rows.sae-head>.widget-radio{top:30px}
-.sae-rows .widget-radio>.widget-label{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%)}
-.sae-rows .widget-radio-box{display:block;width:100%;margin:0!important;padding:0}
-.sae-rows .widget-radio-box label{display:block;position:relative;width:100%;margin:0;padding:0;overflow:hidden;font-size:0;
-line-height:0;border-radius:3px}.sae-rows.h30 label{height:30px}.sae-rows.h44 label{height:44px}.sae-rows.h64 label{height:64px}
-.sae-rows input{position:absolute;inset:0;width:100%;height:100%;margin:0;opacity:0;cursor:pointer}
-.sae-rows label:hover{background:#2a8cc81a}.sae-rows label:has(input:checked){background:#2a8cc82b}
-.sae-rows label:has(input:focus-visible){outline:2px solid var(--jp-brand-color1,#2a8cc8);outline-offset:-2px}
-</style>"""
-WIDE = w.Layout(width="100%")
 CROWD = 8000  # points drawn at once: what a computer without a graphics card still moves smoothly
-
-
-class State(traitlets.HasTraits):
-    """What is selected; every view follows it.
-
-    `matches`: what a search found, `within`: a lasso on the map, None for all. `page`: title of the open page of the accordion.
-    """
-
-    feature = traitlets.Int(0)
-    document = traitlets.Int(-1)
-    message = traitlets.Unicode("")
-    page = traitlets.Unicode("")
-    matches = traitlets.Tuple(allow_none=True, default_value=None)
-    within = traitlets.Tuple(allow_none=True, default_value=None)
-
-
-def while_open(state: State, page: str, draw: Callable[[], None], *names: str) -> None:
-    """Draw now, and when a trait changes while the page is open, or has changed when it is opened: closed ones cost nothing."""
-    late = []
-
-    def change(what: dict) -> None:
-        if state.page == page and (late or what["name"] != "page"):
-            late.clear()
-            draw()
-        elif what["name"] != "page":
-            late[:] = [True]
-
-    state.observe(change, [*names, "page"])
-    draw()
-
-
-class Rows(w.Box):
-    """A table whose rows can be picked, by mouse or with Tab and Space.
-
-    Args:
-        name: for screen readers. height: of a row in pixels, 30, 44 or 64. pick: called with the value of the row.
-        head: the table begins with a row of titles.
-    """
-
-    def __init__(self, name: str, height: int, pick: Callable[[int], None], head: bool = False) -> None:
-        self.table, self.select, self.height, self.busy = w.HTML(), w.RadioButtons(options=[], description=name), height, False
-        super().__init__([self.table, self.select])
-        for name in ("sae-rows", f"h{height}", *(["sae-head"] if head else [])):
-            self.add_class(name)
-        self.select.observe(lambda c: None if self.busy or c["new"] is None else pick(c["new"]), "value")
-
-    def show(self, table: str, items: list[tuple[str, int]], chosen: int | None = None) -> None:
-        """Replace table (HTML) and items (what a screen reader says of the row, its value)."""
-        self.busy = True
-        self.table.value = views.box(table)
-        with self.select.hold_sync():
-            if items != list(self.select.options):
-                self.select.options = items
-            self.select.value = chosen if chosen in [value for _, value in items] else None
-        self.busy = False
-
-
-class Pager(w.HBox):
-    """Back, forward, and where one is. `turn` is called after `page` has changed."""
-
-    def __init__(self, what: str, size: int, turn: Callable[[], None]) -> None:
-        self.size, self.page, self.total, self.text = size, 0, 0, w.HTML()
-        self.back = w.Button(description="‹ back", tooltip=f"previous page of {what}", layout=w.Layout(width="auto"))
-        self.forward = w.Button(description="more ›", tooltip=f"next page of {what}", layout=w.Layout(width="auto"))
-        super().__init__([self.back, self.forward, self.text], layout=w.Layout(align_items="center"))
-        self.add_class("sae-line")
-
-        def go(step: int) -> None:
-            self.page += step
-            turn()
-
-        self.back.on_click(lambda _: go(-1))
-        self.forward.on_click(lambda _: go(1))
-
-    def show(self, total: int) -> None:
-        """Say where one is among `total`."""
-        self.total, first = total, self.page * self.size
-        self.back.disabled, self.forward.disabled = self.page == 0, first + self.size >= total
-        span = f"{first + 1:,}–{min(first + self.size, total):,} of {total:,}" if total else "none"
-        self.text.value = f'<span class="sae dim" role="status">{span}</span>'
-
-
-class Sections(w.VBox):
-    """Titles that open a page below them, one at a time; a page is built when it is first opened.
-
-    What ipywidgets calls Accordion, with titles that the Tab key reaches. `open` is the number of the open one, or None.
-    """
-
-    def __init__(self, makers: dict[str, Callable[[], list[w.Widget]]], state: State) -> None:
-        self.titles, self.pages, self.state = list(makers), [w.VBox([], layout=w.Layout(display="none")) for _ in makers], state
-        self.makers = dict(enumerate(makers.values()))
-        self.buttons = [w.ToggleButton(description=title, icon="caret-right", layout=WIDE) for title in self.titles]
-        for i, (button, page) in enumerate(zip(self.buttons, self.pages, strict=True)):
-            button.observe(lambda change, i=i: self.show(i if change["new"] else None, i), "value")
-            page.add_class("sae-page")
-        super().__init__([part for both in zip(self.buttons, self.pages, strict=True) for part in both])
-        self.add_class("sae-sections")
-
-    def show(self, number: int | None, changed: int | None = None) -> None:
-        """Open a page and close the others; None closes the one that `changed`."""
-        if number is None and self.state.page != self.titles[changed]:
-            return
-        self.state.page = "" if number is None else self.titles[number]
-        for i, (button, page) in enumerate(zip(self.buttons, self.pages, strict=True)):
-            button.value, button.icon = i == number, "caret-down" if i == number else "caret-right"
-            page.layout.display = None if i == number else "none"
-        if number in self.makers:
-            self.pages[number].children = self.makers.pop(number)()
-
-
-class TextPane(w.VBox):
-    """A text taken apart: its features (pick one to see it) and the nearest corpus texts (pick one to open it)."""
-
-    def __init__(self, view: View, state: State) -> None:
-        self.view, self.head, self.rest, self.title = view, w.HTML(layout=WIDE), w.HTML(layout=WIDE), w.HTML()
-        self.features = Rows("features of the text", 30, lambda f: setattr(state, "feature", f), head=True)
-        self.near = Rows("nearest texts of the corpus", 44, lambda r: setattr(state, "document", r))
-        super().__init__([self.head, self.features, self.rest, self.title, self.near])
-
-    def show(self, text: str, x: np.ndarray, where: str = "", but: int = -1) -> None:
-        """Take apart an embedding (d_in,); `but`: the text's own row, which is not a neighbour."""
-        parts = explain.explain(self.view, x)
-        ids = [i for i in parts.index[:15] if isinstance(i, int)]
-        rows, rest = views.share_rows(self.view, parts)
-        self.head.value = views.box(views.text_head(self.view, text, parts, where) + "<h4>What the SAE sees</h4>")
-        self.features.show(rows, [(f"{i}: {views.clean(self.view.labels[i])}, share {parts.share[i]:.1%}", i) for i in ids])
-        self.rest.value, self.title.value = views.box(rest), views.box("<h4>Nearest texts of the corpus (cosine)</h4>")
-        found, cosines = explain.nearest(self.view, x, but=but)
-        items = [(f"text {r}: {views.clean(self.view.texts[r])}", int(r)) for r in found]
-        self.near.show(views.near_rows(self.view, found, cosines), items)
-
-
-def side_card(view: View, state: State, page: str) -> w.HTML:
-    """The selected feature with its strongest texts, to stand beside a map or a text."""
-    out = w.HTML(layout=w.Layout(flex="1 1 300px", min_width="260px"))
-
-    def draw() -> None:
-        texts = explain.band_texts(view, state.feature, "strongest", size=4)[0]
-        out.value = views.box(views.card(view, state.feature) + views.text_rows(view, texts, state.feature))
-
-    while_open(state, page, draw, "feature")
-    return out
 
 
 def _figure(height: int) -> go.FigureWidget:
@@ -199,7 +37,7 @@ def _figure(height: int) -> go.FigureWidget:
 
 def landmarks(view: View, n: int = 4) -> np.ndarray:
     """Features whose labels are written on the map: the best-named of each of n × n cells, none over another."""
-    live = explain.find(view)
+    live = lookup.find(view)
     live = live[[view.labels[f] not in ("unnamed", "(no label)") for f in live]] if len(live) else live
     if not len(live):
         return live
@@ -212,8 +50,8 @@ def landmarks(view: View, n: int = 4) -> np.ndarray:
     for i in order[
         np.sort(np.unique(cell @ [n, 1], return_index=True)[1])
     ]:  # a letter is about 0.8% of the width, a line 4% of the height
-        letters = [len(views.plain(view.labels[live[j]], 26)) for j in kept]
-        reach = 0.004 * (np.array(letters, dtype=float) + len(views.plain(view.labels[live[i]], 26)))
+        letters = [len(markup.plain(view.labels[live[j]], 26)) for j in kept]
+        reach = 0.004 * (np.array(letters, dtype=float) + len(markup.plain(view.labels[live[i]], 26)))
         apart = np.abs(unit[kept] - unit[i])
         if not ((apart[:, 0] < reach) & (apart[:, 1] < 0.04)).any():
             kept.append(int(i))
@@ -245,11 +83,11 @@ def colours(view: View, live: np.ndarray, by: str) -> tuple[dict, str]:
     """How points are coloured (plotly marker) by "domain", "label score" or "density", and the key to it as HTML."""
     if by == "domain" and "top_domain" in view.stats:
         names, codes = np.unique(view.stats.top_domain.to_numpy(str)[live], return_inverse=True)
-        palette = [views.PALETTE[i % len(views.PALETTE)] for i in range(len(names))]
+        palette = [markup.PALETTE[i % len(markup.PALETTE)] for i in range(len(names))]
         scale = [[(i + end) / len(names), colour] for i, colour in enumerate(palette) for end in (0, 1)]
         signs = "●■◆✚✖▲"
         key = "".join(
-            f'<div><span style="color:{palette[i]}">{signs[i // 8 % 6]}</span> {views.safe(name, 40)} '
+            f'<div><span style="color:{palette[i]}">{signs[i // 8 % 6]}</span> {markup.safe(name, 40)} '
             f'<span class="dim">{(codes == i).sum():,}</span></div>' for i, name in enumerate(names)
         )  # fmt: skip
         shapes = np.array(["circle", "square", "diamond", "cross", "x", "triangle-up"])
@@ -278,7 +116,7 @@ def feature_map(view: View, state: State) -> tuple[go.FigureWidget, list[w.Widge
     size = (2 if crowded else 4) + 10 * np.sqrt(density / max(density.max(initial=0), 1e-9))
     groups = view.stats.top_domain.to_numpy(str)[live] if "top_domain" in view.stats else [""] * len(live)
     hover = [
-        f"{f}: {views.plain(view.labels[f])} ({views.number(view.score(f))}) · {views.plain(g, 30)}"
+        f"{f}: {markup.plain(view.labels[f])} ({markup.number(view.score(f))}) · {markup.plain(g, 30)}"
         for f, g in zip(live, groups, strict=True)
     ]
     figure.add_scattergl(
@@ -293,9 +131,9 @@ def feature_map(view: View, state: State) -> tuple[go.FigureWidget, list[w.Widge
         "borderpad": 1,
     }
     figure.layout.annotations = [
-        {"x": view.xy[f, 0], "y": view.xy[f, 1], "text": views.plain(view.labels[f], 26), **pill} for f in landmarks(view)
+        {"x": view.xy[f, 0], "y": view.xy[f, 1], "text": markup.plain(view.labels[f], 26), **pill} for f in landmarks(view)
     ]
-    ring = {"size": 20, "symbol": "circle-open", "color": views.RED, "line": {"width": 3}}
+    ring = {"size": 20, "symbol": "circle-open", "color": markup.RED, "line": {"width": 3}}
     figure.add_scattergl(mode="markers", marker=ring, hoverinfo="skip")
     points, key = figure.data[0], w.HTML(layout=w.Layout(max_height="250px", overflow="auto"))
     by = w.Dropdown(options=["domain", "label score", "density"], description="colour by", layout=w.Layout(width="210px"))
@@ -320,7 +158,7 @@ def feature_map(view: View, state: State) -> tuple[go.FigureWidget, list[w.Widge
         with figure.batch_update():
             points.update(x=xy[some, 0], y=xy[some, 1], customdata=live[some], hovertext=[hover[i] for i in some])
             points.marker.update({n: v[some] if isinstance(v, np.ndarray) else v for n, v in look.items()} | {"size": size[some]})
-        key.value = views.box(words)
+        key.value = markup.box(words)
         dim()
 
     def dim() -> None:
@@ -359,7 +197,7 @@ def feature_map(view: View, state: State) -> tuple[go.FigureWidget, list[w.Widge
     advice = "Size: density. A click selects; a lasso (bar above the map) lists only what is inside; a search dims the rest."
     if crowded:
         advice += f" Of {len(live):,} features the map draws {CROWD:,} at a time: zoom in to see the others."
-    left = [tools, figure, w.HTML(views.box(f'<span class="dim">{advice}</span>'))]
+    left = [tools, figure, w.HTML(markup.box(f'<span class="dim">{advice}</span>'))]
     left = w.VBox(left, layout=w.Layout(flex="2 1 520px", min_width="300px"))
     right = w.VBox([key, side_card(view, state, "Feature map")], layout=w.Layout(flex="1 1 300px", min_width="260px"))
     return figure, [w.Box([left, right], layout=w.Layout(flex_flow="row wrap", width="100%"))]
@@ -381,10 +219,10 @@ def document_map(view: View, state: State, n_texts: int = 6000) -> tuple[go.Figu
         with figure.batch_update():
             for trace, here in zip(figure.data, (acts == 0, acts > 0), strict=True):  # grey zeros first
                 trace.x, trace.y, trace.customdata = xy[here, 0], xy[here, 1], rows[here]
-                trace.hovertext = [f"{r}: {views.plain(view.texts[r])}" for r in rows[here]]
+                trace.hovertext = [f"{r}: {markup.plain(view.texts[r])}" for r in rows[here]]
         figure.data[1].marker.color = acts[acts > 0]  # not in the batch: it would take the other trace's colour away
-        words = f"coloured by feature {state.feature}: {views.safe(view.labels[state.feature], 60)}"
-        title.value = views.box(f'<span class="dim">{len(rows):,} texts (first two principal components), {words}</span>')
+        words = f"coloured by feature {state.feature}: {markup.safe(view.labels[state.feature], 60)}"
+        title.value = markup.box(f'<span class="dim">{len(rows):,} texts (first two principal components), {words}</span>')
 
     def click(trace: go.Scattergl, points: object, _: object) -> None:
         if points.point_inds:
@@ -401,9 +239,3 @@ def document_map(view: View, state: State, n_texts: int = 6000) -> tuple[go.Figu
     left = w.VBox([title, figure], layout=w.Layout(flex="2 1 520px", min_width="300px"))
     right = w.VBox([pane], layout=w.Layout(flex="1.4 1 340px", min_width="300px"))
     return figure, [w.Box([left, right], layout=w.Layout(flex_flow="row wrap", width="100%"))]
-
-
-def show_document(view: View, state: State, pane: TextPane) -> None:
-    """The state's document in a pane."""
-    row = state.document
-    pane.show(view.texts[row], view.embeddings[row], f"{views.safe(view.domains[row], 40)} · text {row}", row)

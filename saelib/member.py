@@ -21,8 +21,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from saelib.config import TrainConfig
+from saelib.functional import excess_quantile
 from saelib.metrics import Evaluation, evaluate
-from saelib.saes import SAE, BatchTopKSAE, JumpReLUSAE, TopKSAE, VanillaSAE, excess_quantile
+from saelib.saes import SAE, BatchTopKSAE, JumpReLUSAE, TopKSAE, VanillaSAE
 
 
 class CheckpointError(ValueError):

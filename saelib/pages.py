@@ -14,8 +14,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from saelib import explain, views
-from saelib.explain import View
+from saelib import explain, lookup, markup, views
+from saelib.lookup import View
 from saelib.maps import landmarks
 
 
@@ -74,9 +74,9 @@ def compare_embeddings(view: View, x: np.ndarray, y: np.ndarray, n: int = 12) ->
     widths, out = ("58px", "38%", "110px", "", "76px"), f"<h3>Cosine {x @ y:.3f}, as a sum</h3>"
 
     def line(name: object, label: str, acts: str, value: float, colour: str = "") -> str:
-        colour = colour or (views.GREEN if value >= 0 else views.RED)
+        colour = colour or (markup.GREEN if value >= 0 else markup.RED)
         return (
-            f'<tr><td class="n"><span class="dim">{name}</span></td><td>{label}</td><td class="n">{acts}</td><td>{views.bar(abs(value) / top, colour)}</td>'
+            f'<tr><td class="n"><span class="dim">{name}</span></td><td>{label}</td><td class="n">{acts}</td><td>{markup.bar(abs(value) / top, colour)}</td>'
             f'<td class="n">{value:+.3f}</td></tr>'
         )
 
@@ -87,10 +87,10 @@ def compare_embeddings(view: View, x: np.ndarray, y: np.ndarray, n: int = 12) ->
         ]
         if len(group) > n:
             rows.append(line("", f"{len(group) - n} more", "", group.contribution.iloc[n:].sum()))
-        out += f"<h4>{name}: {group.contribution.sum():+.3f}</h4>{views.table(rows, 30, widths)}"
+        out += f"<h4>{name}: {group.contribution.sum():+.3f}</h4>{markup.table(rows, 30, widths)}"
     rest = [line("", i, "", parts.contribution[i], "#888") for i in ("common part", "not explained")]
     rest.append(f'<tr><th></th><th colspan="3">sum = cosine</th><th class="n">{parts.contribution.sum():+.3f}</th></tr>')
-    return f"{out}<h4>what no feature says</h4>{views.table(rest, 30, widths)}"
+    return f"{out}<h4>what no feature says</h4>{markup.table(rest, 30, widths)}"
 
 
 def compare_features(view: View, a: int, b: int) -> str:
@@ -111,11 +111,11 @@ def compare_features(view: View, a: int, b: int) -> str:
     svg = f'<svg viewBox="0 0 240 236" width="300" role="img" aria-label="activations of feature {a} against feature {b}"><rect x="28" y="12" width="205" height="206" fill="none" stroke="#888"/>{dots}{axes}</svg>'
     rows = both[np.argsort(-(one[both] / top[0] + two[both] / top[1]))[:5]]
     shared = [
-        f'<tr><td class="n">{one[r]:.2f} / {two[r]:.2f}</td><td><div class="two-lines">{views.safe(view.texts[r])}</div></td></tr>'
+        f'<tr><td class="n">{one[r]:.2f} / {two[r]:.2f}</td><td><div class="two-lines">{markup.safe(view.texts[r])}</div></td></tr>'
         for r in rows
     ]
     head = f"<h3>{a}: {views.named(view, a)} &nbsp;·&nbsp; {b}: {views.named(view, b)}</h3>"
-    texts = f"<h4>Texts that activate both</h4>{views.table(shared, 44, ('110px', ''))}"
+    texts = f"<h4>Texts that activate both</h4>{markup.table(shared, 44, ('110px', ''))}"
     return f'{head}{facts}<div class="two"><div>{svg}</div><div>{texts}</div></div>'
 
 
@@ -129,7 +129,7 @@ def compare_domains(view: View, first: str, second: str, n: int = 8) -> str:
             f'<tr><td class="n"><span class="dim">{f}</span></td><td>{views.named(view, f)}</td><td class="n">{p.share_first:.1%} / {p.share_second:.1%}</td>'
             f'<td class="n">{p.log_odds:+.2f} [{p.low:+.2f}, {p.high:+.2f}]</td></tr>' for f, p in part.iterrows()
         ]  # fmt: skip
-        out += f"<h4>More in {views.safe(name, 60)}</h4>{views.table(rows, 30, ('58px', '', '120px', '170px'), head)}"
+        out += f"<h4>More in {markup.safe(name, 60)}</h4>{markup.table(rows, 30, ('58px', '', '120px', '170px'), head)}"
     return f"<p>{len(sure)} of {len(frame)} features differ at q &lt; 0.05 (Wald test, Benjamini–Hochberg).</p>{out}"
 
 
@@ -143,18 +143,18 @@ def map_svg(view: View, linked: set[int], size: int = 620) -> str:
     groups = view.stats.top_domain if "top_domain" in view.stats else pd.Series("all", index=view.stats.index)
     names, dots = sorted(set(groups[live])), []
     for f in live:
-        colour = views.PALETTE[names.index(groups[f]) % len(views.PALETTE)]
+        colour = markup.PALETTE[names.index(groups[f]) % len(markup.PALETTE)]
         radius = 2.5 + 5 * np.sqrt(view.stats.density[f] / view.stats.density.max())
-        title = f"<title>{f}: {views.plain(view.labels[f])} ({views.number(view.score(f))})</title>"
+        title = f"<title>{f}: {markup.plain(view.labels[f])} ({markup.number(view.score(f))})</title>"
         where = f'cx="{at[f, 0]:.1f}" cy="{size - at[f, 1]:.1f}" r="{radius:.1f}"'
         dot = f'<circle {where} fill="{colour}" fill-opacity=".8">{title}</circle>'
         dots.append(f'<a href="#f{f}">{dot}</a>' if int(f) in linked else dot)
     words = "".join(
-        f'<text class="halo" x="{at[f, 0]:.0f}" y="{size - at[f, 1] - 8:.0f}" text-anchor="middle">{views.plain(view.labels[f], 26)}</text>'
+        f'<text class="halo" x="{at[f, 0]:.0f}" y="{size - at[f, 1] - 8:.0f}" text-anchor="middle">{markup.plain(view.labels[f], 26)}</text>'
         for f in landmarks(view)
     )
     key = " ".join(
-        f'<span class="chip"><span style="color:{views.PALETTE[i % len(views.PALETTE)]}">●</span> {views.safe(n, 40)}</span>'
+        f'<span class="chip"><span style="color:{markup.PALETTE[i % len(markup.PALETTE)]}">●</span> {markup.safe(n, 40)}</span>'
         for i, n in enumerate(names)
     )
     label = f"map of {len(live)} features"
@@ -181,7 +181,7 @@ def page(view: View, features: np.ndarray | None = None, limit: int = 300, notes
     Args:
         features: which, best first; None for all live ones by label score. limit: how many get a page. notes: by feature.
     """
-    features = explain.find(view) if features is None else np.asarray(features)
+    features = lookup.find(view) if features is None else np.asarray(features)
     kept, linked = features[:limit], set(map(int, features[:limit]))
     rows = [int(view.rows[f][0]) for f in kept[:3] if view.rows[f][0] >= 0]
     home = [f"<h4>Map (click a point)</h4>{map_svg(view, linked)}"]
@@ -195,10 +195,10 @@ def page(view: View, features: np.ndarray | None = None, limit: int = 300, notes
     pages = []
     for f in map(int, kept):
         note = (notes or {}).get(str(f), "")
-        note = f"<h4>Note</h4><p>{views.safe(note, 5000)}</p>" if note else ""
+        note = f"<h4>Note</h4><p>{markup.safe(note, 5000)}</p>" if note else ""
         inner = views.overview(view, f) + note + views.examples(view, f) + views.neighbours(view, f, linked)
         pages.append(f'<section id="f{f}"><a href="#home">← map and comparisons</a>{inner}</section>')
-    head = views.table([], 30, views.FEATURE_COLUMNS, FEATURE_HEAD, "")
+    head = markup.table([], 30, views.FEATURE_COLUMNS, FEATURE_HEAD, "")
     nav = f"<nav aria-label='features'>{head}{views.feature_rows(view, kept, linked=linked)}</nav>"
     title = (
         f"<h1>What is in these embeddings</h1><div class='dim'>{len(features):,} live features; pages for {len(kept):,}, best-named first. \
@@ -208,7 +208,7 @@ Find in page (Ctrl+F) searches the table.</div>"
     top = (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8">{POLICY}<meta name="viewport" content="width=device-width">'
     )
-    return f'{top}<title>Feature browser</title>{views.STYLE}{PAGE_STYLE}</head><body class="sae">{body}</body></html>'
+    return f'{top}<title>Feature browser</title>{markup.STYLE}{PAGE_STYLE}</head><body class="sae">{body}</body></html>'
 
 
 FEATURE_HEAD = ("id#", "label, keywords", "score#", "density#", "max#", "mean#", "near#")
@@ -216,7 +216,7 @@ FEATURE_HEAD = ("id#", "label, keywords", "score#", "density#", "max#", "mean#",
 
 def _drawn(text: object, limit: int) -> str:
     """Text for a picture: one line, only characters that matplotlib's font has (others would warn and show as boxes)."""
-    line = views.clean(text, limit) + ("…" if len(str(text)) > limit else "")
+    line = markup.clean(text, limit) + ("…" if len(str(text)) > limit else "")
     return "".join(c if ord(c) < 0x500 or 0x2010 <= ord(c) <= 0x2026 else "□" for c in line)
 
 
@@ -228,7 +228,7 @@ def atlas_picture(view: View) -> plt.Figure:
     size = 12 + 260 * view.stats.density.to_numpy()[live] / max(view.stats.density.max(), 1e-9)
     for i, name in enumerate(sorted(set(groups))):
         here = groups == name
-        look = {"color": views.PALETTE[i % len(views.PALETTE)], "marker": "osD^"[i // len(views.PALETTE) % 4]}
+        look = {"color": markup.PALETTE[i % len(markup.PALETTE)], "marker": "osD^"[i // len(markup.PALETTE) % 4]}
         axis.scatter(*view.xy[live[here]].T, s=size[here], alpha=0.75, linewidths=0, label=_drawn(name, 34), **look)
     for f in landmarks(view):
         halo = {"facecolor": "white", "alpha": 0.65, "pad": 0.6, "edgecolor": "none"}
@@ -245,21 +245,21 @@ def feature_picture(view: View, feature: int, n: int = 8) -> plt.Figure:
     grid = figure.add_gridspec(2, 2, height_ratios=(1, 1.35))
     left, right, low = figure.add_subplot(grid[0, 0]), figure.add_subplot(grid[0, 1]), figure.add_subplot(grid[1, :])
     column = view.table[:, feature]
-    left.hist(column.data, bins=36, color=views.BLUE, log=True)
+    left.hist(column.data, bins=36, color=markup.BLUE, log=True)
     left.set(xlabel="activation", ylabel="texts")
     here = pd.Series(view.domains[column.indices]).value_counts(normalize=True).head(5)[::-1]
     names, place = [_drawn(d, 26) for d in here.index], np.arange(len(here))
-    right.barh(place + 0.2, here, 0.4, color=views.BLUE, label="texts of the feature")
+    right.barh(place + 0.2, here, 0.4, color=markup.BLUE, label="texts of the feature")
     right.barh(place - 0.2, view.base_rate[here.index], 0.4, color="#999999", label="corpus")
     right.set_yticks(place, names, fontsize=8)
     right.legend(frameon=False, fontsize=8)
     right.set(xlabel="share")
-    texts = explain.band_texts(view, feature, "strongest", size=n)[0]
+    texts = lookup.band_texts(view, feature, "strongest", size=n)[0]
     for i, (row, act) in enumerate(zip(texts.row, texts.act, strict=True)):
         low.text(0, n - i, f"{act:.2f}   {_drawn(view.texts[row], 138)}", fontsize=8, parse_math=False)
     low.set(xlim=(0, 1), ylim=(0.5, n + 1))
     low.axis("off")
     words = ", ".join(t for t, _ in view.terms(feature))
-    title = f"Feature {feature}: {_drawn(view.labels[feature], 60)}\ndetection {views.number(view.score(feature))}, density {view.stats.density[feature]:.2%}"
+    title = f"Feature {feature}: {_drawn(view.labels[feature], 60)}\ndetection {markup.number(view.score(feature))}, density {view.stats.density[feature]:.2%}"
     figure.suptitle(title + (f", keywords {_drawn(words, 80)}" if words else ""), fontsize=10, parse_math=False)
     return figure

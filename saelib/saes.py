@@ -18,11 +18,10 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as nnf
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from saelib.functional import JumpReLUFunction, SparseDecode, StepFunction, batch_topk, screened_topk
+from saelib.functional import JumpReLUFunction, SparseDecode, StepFunction, batch_topk, excess_quantile, screened_topk
 
 
 class Loss(NamedTuple):
@@ -310,51 +309,3 @@ class JumpReLUSAE(SAE):
             if self.warm:
                 self.threshold.zero_()
             self.threshold.add_(excess_quantile(self, x, target, self.threshold)).clamp_(min=1e-4)
-
-
-@torch.no_grad()
-def excess_quantile(
-    sae: SAE, x: Tensor, target_l0: float, threshold: Tensor | float = 0.0, rows: int = 4096, positive: bool = True
-) -> float:
-    """The t with a mean of `target_l0` entries per row where π > threshold + t (and π > 0, if `positive`), on ≤ `rows` rows."""
-    if not 0 < target_l0 <= sae.d_sae:
-        raise ValueError(f"target_l0 must be in (0, d_sae = {sae.d_sae}], not {target_l0}")
-    x = x[torch.linspace(0, len(x) - 1, min(len(x), rows)).long().to(x.device)]
-    wanted = round(target_l0 * len(x))
-    m = min(sae.d_sae, max(8 * round(target_l0), 64))
-    top = []
-    for chunk in x.split(1024):
-        pre = sae.pre_acts(chunk)
-        excess = pre - threshold
-        if positive:
-            excess = excess.masked_fill(pre <= 0, -torch.inf)
-        top.append(excess.topk(m, dim=1).values.flatten())
-    values = torch.cat(top)  # those beyond the m largest of a row are rarely among the winners
-    cut = values.kthvalue(max(1, values.numel() - wanted)).values
-    return float(cut) if torch.isfinite(cut) else -1e9
-
-
-ARCHITECTURES = {cls.architecture: cls for cls in (VanillaSAE, TopKSAE, BatchTopKSAE, JumpReLUSAE)}
-
-
-def load_sae(folder: str | Path, d_in: int | None = None) -> SAE:
-    """Load what `SAE.save` wrote; `d_in` (a store's) is checked when given.
-
-    Raises:
-        FileNotFoundError, ValueError: a missing or damaged file, an unknown architecture, another d_in.
-    """
-    folder = Path(folder)
-    try:
-        cfg = json.loads((folder / "cfg.json").read_text())
-        weights = load_file(folder / "sae.safetensors")
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"no SAE in {folder}: {error.filename} is missing") from None
-    except (SafetensorError, json.JSONDecodeError) as error:
-        raise ValueError(f"the SAE in {folder} is damaged ({error}): train it again") from error
-    if cfg.get("architecture") not in ARCHITECTURES:
-        raise ValueError(f"unknown architecture {cfg.get('architecture')!r} in {folder}; known: {sorted(ARCHITECTURES)}")
-    if d_in is not None and cfg["d_in"] != d_in:
-        raise ValueError(f"the SAE in {folder} takes d_in {cfg['d_in']}, the store has {d_in}: another encoder wrote it")
-    sae = ARCHITECTURES[cfg["architecture"]](**{k: v for k, v in cfg.items() if k not in ("architecture", "extra")})
-    sae.load_state_dict(weights)
-    return sae.eval()

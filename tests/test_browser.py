@@ -1,6 +1,7 @@
 """The browser without a browser: numbers that add up, state that follows the controls, and nothing that can run."""
 
 import json
+import sys
 from dataclasses import replace
 from html.parser import HTMLParser
 from types import SimpleNamespace
@@ -12,10 +13,11 @@ import torch
 from plotly.callbacks import BoxSelector, LassoSelector
 from scipy import sparse
 
-from saelib import explain, views
+from saelib import explain, lookup, markup, views
 from saelib.browser import Browser, browse
-from saelib.explain import make_view
-from saelib.maps import CROWD, State, colours, drawing_order, feature_map, inside, landmarks
+from saelib.controls import State
+from saelib.lookup import make_view
+from saelib.maps import CROWD, colours, drawing_order, feature_map, inside, landmarks
 from saelib.pages import (
     atlas_picture,
     compare_domains,
@@ -72,7 +74,7 @@ def view(words, tmp_path):
     )
     names["terms"] = [[label, f"keyword{i}"] for i, label in enumerate(labels)]
     names["term_scores"] = [[0.9, float("nan")]] * 24
-    np.save(explain.map_file(sae, tmp_path), np.random.default_rng(0).normal(size=(24, 2)))  # UMAP has its own test
+    np.save(lookup.map_file(sae, tmp_path), np.random.default_rng(0).normal(size=(24, 2)))  # UMAP has its own test
     return make_view(sae, texts, domains, x, table, names.rename_axis("feature"), words, tmp_path)
 
 
@@ -92,9 +94,9 @@ def test_everything_shown_is_text(view):
     for r in range(len(EVIL)):
         assert tags(views.document_page(view, r)) <= ALLOWED
     assert tags(compare_domains(view, "evil <b>", "plain") + compare_features(view, 0, 1)) <= ALLOWED
-    assert not set("\u202e\u0000\u200b") & set(views.safe(EVIL[3])) and "<" not in views.plain(EVIL[0])
-    assert views.safe("half \ud800 character").encode() and views.clean("half \udfff", 60).encode()
-    assert tags(views.error("<script>")) <= ALLOWED
+    assert not set("\u202e\u0000\u200b") & set(markup.safe(EVIL[3])) and "<" not in markup.plain(EVIL[0])
+    assert markup.safe("half \ud800 character").encode() and markup.clean("half \udfff", 60).encode()
+    assert tags(markup.error("<script>")) <= ALLOWED
 
 
 def test_the_page_is_self_contained(view):
@@ -162,51 +164,51 @@ def test_domain_contrast_by_hand(view):
 
 
 def test_find_by_word_meaning_and_order(view):
-    assert explain.find(view, "galaxy").tolist() == [1]
-    assert explain.find(view, "keyword7").tolist() == [7]  # keywords count, not the label alone
-    assert explain.find(view, "name5", by_meaning=True)[0] == 5
-    assert 23 not in explain.find(view) and 23 in explain.find(view, hide_dead=False)
-    by_density = view.stats.density[explain.find(view, sort="density")].to_numpy()
+    assert lookup.find(view, "galaxy").tolist() == [1]
+    assert lookup.find(view, "keyword7").tolist() == [7]  # keywords count, not the label alone
+    assert lookup.find(view, "name5", by_meaning=True)[0] == 5
+    assert 23 not in lookup.find(view) and 23 in lookup.find(view, hide_dead=False)
+    by_density = view.stats.density[lookup.find(view, sort="density")].to_numpy()
     assert (np.diff(by_density) <= 0).all()
-    assert explain.find(view)[0] == 22 and explain.find(view, sort="id").tolist() == list(range(23))
-    assert explain.find(view, reverse=True)[0] == 0 and explain.find(view, sort="id", reverse=True)[0] == 22
-    by_label = [view.labels[f] for f in explain.find(view, sort="label")]
+    assert lookup.find(view)[0] == 22 and lookup.find(view, sort="id").tolist() == list(range(23))
+    assert lookup.find(view, reverse=True)[0] == 0 and lookup.find(view, sort="id", reverse=True)[0] == 22
+    by_label = [view.labels[f] for f in lookup.find(view, sort="label")]
     assert by_label == sorted(by_label, key=str.lower)
-    assert explain.find(view, within=(3, 9, 23)).tolist() == [9, 3]
+    assert lookup.find(view, within=(3, 9, 23)).tolist() == [9, 3]
     view.names.loc[22, "auroc"] = np.nan
-    assert explain.find(view)[-1] == 22 and explain.find(view, reverse=True)[-1] == 22  # absent scores come last
+    assert lookup.find(view)[-1] == 22 and lookup.find(view, reverse=True)[-1] == 22  # absent scores come last
     with pytest.raises(ValueError, match="sort must be one of"):
-        explain.find(view, sort="beauty")
+        lookup.find(view, sort="beauty")
 
 
 def test_label_vectors_are_kept_for_these_labels(view, words, tmp_path):
     view.folder = tmp_path
-    first = explain.label_vectors(view)
+    first = lookup.label_vectors(view)
     view.cache.pop("label vectors")
     words.seen.clear()
-    assert (explain.label_vectors(view) == first).all() and not words.seen
+    assert (lookup.label_vectors(view) == first).all() and not words.seen
     view.cache.pop("label vectors")
     view.labels[3] = "another label"
-    assert not np.allclose(explain.label_vectors(view)[3], first[3])
+    assert not np.allclose(lookup.label_vectors(view)[3], first[3])
 
 
 def test_bands_go_through_all_texts(view):
     f = int(view.stats.n_texts.idxmax())
     acts = view.by_text[:, f].toarray().ravel()
     seen, page_number = [], 0
-    while len(part := explain.band_texts(view, f, "strongest", page_number)[0]):
+    while len(part := lookup.band_texts(view, f, "strongest", page_number)[0]):
         assert np.allclose(part.act, acts[part.row])
         seen, page_number = seen + part.act.tolist(), page_number + 1
     assert len(seen) == view.stats.n_texts[f] and seen == sorted(seen, reverse=True)
-    quarters = [explain.band_texts(view, f, band, size=10_000)[0] for band in explain.BANDS[1:5]]
+    quarters = [lookup.band_texts(view, f, band, size=10_000)[0] for band in lookup.BANDS[1:5]]
     assert pd.concat(quarters).act.tolist() == seen[10:]
-    near, total = explain.band_texts(view, f, "near misses")
+    near, total = lookup.band_texts(view, f, "near misses")
     assert (acts[near.row] == 0).all() and len(near) == 10 and total == min(50, (acts == 0).sum())
-    centre = view.embeddings[explain.band_texts(view, f, "strongest")[0].row].mean(0)
+    centre = view.embeddings[lookup.band_texts(view, f, "strongest")[0].row].mean(0)
     similarity = np.nan_to_num(view.embeddings @ centre, nan=-2)
     similarity[acts > 0] = -2
     assert np.isclose(similarity[near.row[0]], similarity.max())
-    assert all(len(explain.band_texts(view, 23, band)[0]) == 0 for band in explain.BANDS)
+    assert all(len(lookup.band_texts(view, 23, band)[0]) == 0 for band in lookup.BANDS)
 
 
 def test_nearest_texts_by_brute_force(view):
@@ -227,17 +229,17 @@ def test_absent_scores_are_shown_as_absent(view):
     b = Browser(view)
     b.sections.show(0)
     assert "nan" not in b.card.value + b.list.table.value + b.map.data[0].hovertext[0]
-    assert len(explain.find(view)) == 23 and "<section id=" in page(view, limit=3)
+    assert len(lookup.find(view)) == 23 and "<section id=" in page(view, limit=3)
 
 
 def test_the_map_is_computed_once(view, tmp_path):
-    xy = explain.feature_map(view.sae, tmp_path / "new")
+    xy = lookup.feature_map(view.sae, tmp_path / "new")
     assert xy.shape == (24, 2) and np.isfinite(xy).all()
-    file = explain.map_file(view.sae, tmp_path / "new")
+    file = lookup.map_file(view.sae, tmp_path / "new")
     began = file.stat().st_mtime_ns
-    assert (explain.feature_map(view.sae, tmp_path / "new") == xy).all() and file.stat().st_mtime_ns == began
+    assert (lookup.feature_map(view.sae, tmp_path / "new") == xy).all() and file.stat().st_mtime_ns == began
     other = make_sae("topk", 48, 24, 4, seed=1)
-    assert explain.map_file(other, tmp_path / "new") != file  # another SAE of the same size does not get this map
+    assert lookup.map_file(other, tmp_path / "new") != file  # another SAE of the same size does not get this map
 
 
 @pytest.fixture
@@ -256,6 +258,13 @@ def test_map_colours_and_landmarks(view):
     assert np.allclose(colours(view, live, "label score")[0]["color"], view.names.auroc[live])
     marks = landmarks(view)
     assert 3 <= len(marks) <= 25 and 23 not in marks and 2 not in marks  # neither dead nor unnamed
+
+
+def test_colab_is_asked_to_show_the_maps(view, monkeypatch):
+    asked = []
+    monkeypatch.setitem(sys.modules, "google.colab.output", SimpleNamespace(enable_custom_widget_manager=lambda: asked.append(1)))
+    browse(view)
+    assert asked
 
 
 def test_a_crowded_map_draws_an_even_part_and_the_rest_on_zooming_in(crowd):
@@ -335,11 +344,11 @@ def test_every_feature_is_reached_by_paging_and_sorting(view):
         if b.pager.forward.disabled:
             break
         b.pager.forward.click()
-    assert seen == explain.find(view).tolist() and "13–23 of 23" in b.pager.text.value
+    assert seen == lookup.find(view).tolist() and "13–23 of 23" in b.pager.text.value
     b.heads["density"].click()
     assert b.sort.value == "density" and "▾" in b.heads["density"].description and "▾" not in b.heads["label score"].description
     b.heads["density"].click()
-    assert b.features.tolist() == explain.find(view, sort="density", reverse=True).tolist()
+    assert b.features.tolist() == lookup.find(view, sort="density", reverse=True).tolist()
     b.state.feature = int(b.features[-1])
     assert b.state.feature in [v for _, v in b.list.select.options]  # the list turns to the selected one
 

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from saelib.config import load_sae
 from saelib.functional import JumpReLUFunction, SparseDecode, StepFunction, batch_topk, screened_topk
 from saelib.metrics import evaluate, mean_max_cosine, neighbour_recall, probe_accuracy
-from saelib.saes import BatchTopKSAE, JumpReLUSAE, TopKSAE, VanillaSAE, load_sae
+from saelib.saes import BatchTopKSAE, JumpReLUSAE, TopKSAE, VanillaSAE
 from saelib.training import TrainConfig, make_sae, suggest_size, train, train_many
 
 ALL = ["vanilla", "topk", "batchtopk", "jumprelu"]

@@ -19,7 +19,8 @@ import nbformat
 import pytest
 from test_browser import crowd, view  # noqa: F401 (fixtures)
 
-from saelib.maps import CONFIG, State, feature_map
+from saelib.controls import State
+from saelib.maps import CONFIG, feature_map
 
 ROOT = Path(__file__).resolve().parents[2]
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
@@ -37,7 +38,7 @@ from scipy import sparse
 from conftest import WordEncoder
 from test_browser import EVIL
 from saelib.browser import browse
-from saelib.explain import make_view, map_file
+from saelib.lookup import make_view, map_file
 from saelib.training import make_sae
 
 rng, words = np.random.default_rng(0), ["river", "castle", "violin", "galaxy", "bread", "tiger"]
