@@ -35,7 +35,7 @@ class TrainConfig:
 
     steps: int = 800
     batch_size: int = 1024
-    lr: float = 6e-3
+    lr: float = 4e-3
     threshold_lr: float = 2e-2
     warmup: float = 0.05
     decay: float = 0.3
