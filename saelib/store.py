@@ -252,8 +252,9 @@ class EmbeddingStore:
             raise ValueError("the corpus is empty: nothing to embed")
         if number < done:
             raise StoreError(f"{path} holds a longer corpus: choose another folder or overwrite=True")
-        manifest["complete"] = True
-        _write_json(file, manifest)
+        if not manifest["complete"]:  # a whole store is only read, whoever else reads it
+            manifest["complete"] = True
+            _write_json(file, manifest)
         return cls(path)
 
 
