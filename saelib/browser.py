@@ -15,19 +15,7 @@ import numpy as np
 from IPython.display import HTML, display
 
 from saelib import forms, lookup, markup, pages, views
-from saelib.controls import (
-    BROWSER_STYLE,
-    ROWS_STYLE,
-    WIDE,
-    Pager,
-    Rows,
-    Sections,
-    State,
-    TextPane,
-    auto,
-    labelled,
-    show_document,
-)
+from saelib.controls import BROWSER_STYLE, ROWS_STYLE, WIDE, Pager, Rows, Sections, State, TextPane, auto, labelled, show_document
 from saelib.lookup import View
 from saelib.maps import document_map, feature_map
 
@@ -300,9 +288,8 @@ def browse(
         return HTML(markup.STYLE + markup.box(views.overview(view, f) + views.examples(view, f) + views.neighbours(view, f)))
     if mode != "widgets":
         raise ValueError(f"mode must be 'widgets' or 'static', not {mode!r}")
-    if (
-        "google.colab.output" in sys.modules
-    ):  # Colab shows a widget that is not its own (the maps) only where this was said before
+    # Colab shows widgets that are not its own (the maps) only where this was said before
+    if "google.colab.output" in sys.modules:
         sys.modules["google.colab.output"].enable_custom_widget_manager()
     browser = Browser(view, notes, feature)
     display(browser.widget)

@@ -1,6 +1,6 @@
-"""What can be clicked: the state that all views follow, lists laid over tables, pages that open, and a text taken apart.
+"""What can be clicked, and how it looks: the state that all views follow, lists laid over tables, pages that open, a text pane.
 
-`Rows` lays native, transparent radio buttons over a table of `views.py`: looks of HTML, keyboard and screen reader of a
+`Rows` lays native, transparent radio buttons over a table that `views.py` rendered: looks of HTML, keyboard and screen reader of a
 control, no script of ours. (Tab and Space pick a row: JupyterLab keeps the arrow keys, which a list would need, for its cells.)
 """
 

@@ -107,6 +107,18 @@ class SparseDecode(torch.autograd.Function):
         return None, grad_W_enc, grad_b_enc, bag(grad.contiguous(), values), None, None, None
 
 
+def aux_loss(z: Tensor, z_hat: Tensor, W_enc: Tensor, b_enc: Tensor, W_dec: Tensor, dead: Tensor | None, k_aux: int) -> Tensor:
+    """AuxK (Gao et al. 2024, A.2): the k_aux strongest of the `dead` latents reconstruct the residual z − ẑ (B, D); in FVU."""
+    if dead is None or not len(dead):
+        return z.new_zeros(())
+    residual = (z - z_hat).detach()
+    pre = z @ W_enc[:, dead] + b_enc[dead]
+    values, idx = pre.topk(min(k_aux, len(dead)), dim=1)
+    acts = torch.zeros_like(pre).scatter(1, idx, values.relu())
+    error = (residual - acts @ W_dec[dead]).square().sum()
+    return error / residual.square().sum().clamp_min(1e-12)
+
+
 class JumpReLUFunction(torch.autograd.Function):
     """π·1[π > θ]; ∂/∂π is exact, ∂/∂θ = −(θ/ε)·K((π − θ)/ε) (Rajamanoharan et al. 2024, eq. 11)."""
 

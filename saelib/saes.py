@@ -21,7 +21,7 @@ import torch.nn.functional as nnf
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from saelib.functional import JumpReLUFunction, SparseDecode, StepFunction, batch_topk, excess_quantile, screened_topk
+from saelib.functional import JumpReLUFunction, SparseDecode, StepFunction, aux_loss, batch_topk, excess_quantile, screened_topk
 
 
 class Loss(NamedTuple):
@@ -115,17 +115,6 @@ class SAE(nn.Module):
             along = (self.W_dec.grad * self.W_dec).sum(1, keepdim=True)
             self.W_dec.grad.addcmul_(along, self.W_dec, value=-1)
 
-    def aux_loss(self, z: Tensor, z_hat: Tensor, dead: Tensor | None, k_aux: int) -> Tensor:
-        """AuxK (Gao et al. 2024, A.2): the k_aux strongest dead latents reconstruct the residual; in FVU."""
-        if dead is None or not len(dead):
-            return z.new_zeros(())
-        residual = (z - z_hat).detach()
-        pre = z @ self.W_enc[:, dead] + self.b_enc[dead]
-        values, idx = pre.topk(min(k_aux, len(dead)), dim=1)
-        acts = torch.zeros_like(pre).scatter(1, idx, values.relu())
-        error = (residual - acts @ self.W_dec[dead]).square().sum()
-        return error / residual.square().sum().clamp_min(1e-12)
-
     def is_sparse_step(self, device: torch.device) -> bool:
         """Does a training step on this device take gradients from the selected entries only?"""
         return False
@@ -148,7 +137,7 @@ class SAE(nn.Module):
                 pre = self.training_pre_acts(z)
         z_hat, penalty, l0, active = self._reconstruct(z, pre)
         recon = (z - z_hat).square().sum(1).mean() / self.d_in
-        aux = self.aux_loss(z, z_hat, dead, k_aux)
+        aux = aux_loss(z, z_hat, self.W_enc, self.b_enc, self.W_dec, dead, k_aux)
         return Loss(recon + coefficient * penalty + aux_coef * aux, recon.detach(), l0.detach(), aux.detach(), active)
 
     def _reconstruct(self, z: Tensor, pre: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
