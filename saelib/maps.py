@@ -26,7 +26,7 @@ LOOK = {
     "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": "#888888", "activecolor": "#2a8cc8"},
 }
 CONFIG = {"responsive": True, "displaylogo": False, "scrollZoom": True, "modeBarButtonsToRemove": ["toImage", "autoScale2d"]}
-CROWD = 8000  # points drawn at once: what a computer without a graphics card still moves smoothly
+CROWD = 6000  # points drawn at once: what a computer without a graphics card still moves smoothly
 
 
 def _figure(height: int) -> go.FigureWidget:
@@ -113,7 +113,7 @@ def feature_map(view: View, state: State) -> tuple[go.FigureWidget, list[w.Widge
     figure, live = _figure(540), np.flatnonzero(view.stats.n_texts > 0)
     xy, density, crowded = view.xy[live], view.stats.density.to_numpy()[live], len(live) > CROWD
     order = drawing_order(xy, density) if crowded else np.arange(len(live))
-    size = (2 if crowded else 4) + 10 * np.sqrt(density / max(density.max(initial=0), 1e-9))
+    size = (2 if crowded else 4) + (4 if crowded else 10) * np.sqrt(density / max(density.max(initial=0), 1e-9))
     groups = view.stats.top_domain.to_numpy(str)[live] if "top_domain" in view.stats else [""] * len(live)
     hover = [
         f"{f}: {markup.plain(view.labels[f])} ({markup.number(view.score(f))}) · {markup.plain(g, 30)}"
