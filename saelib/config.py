@@ -68,15 +68,10 @@ ARCHITECTURES = {cls.architecture: cls for cls in (VanillaSAE, TopKSAE, BatchTop
 
 def make_sae(architecture: str, d_in: int, d_sae: int, k: int, seed: int = 0) -> SAE:
     """An SAE by its name ("vanilla", "topk", "batchtopk", "jumprelu") whose L0 is to be k."""
-    makers = {
-        "vanilla": lambda: VanillaSAE(d_in, d_sae, seed=seed),
-        "topk": lambda: TopKSAE(d_in, d_sae, k, seed=seed),
-        "batchtopk": lambda: BatchTopKSAE(d_in, d_sae, k, seed=seed),
-        "jumprelu": lambda: JumpReLUSAE(d_in, d_sae, target_l0=k, seed=seed),
-    }
-    if architecture not in makers:
-        raise ValueError(f"architecture must be one of {sorted(makers)}, not {architecture!r}")
-    return makers[architecture]()
+    if architecture not in ARCHITECTURES:
+        raise ValueError(f"architecture must be one of {sorted(ARCHITECTURES)}, not {architecture!r}")
+    sparsity = {"vanilla": {}, "topk": {"k": k}, "batchtopk": {"k": k}, "jumprelu": {"target_l0": k}}[architecture]
+    return ARCHITECTURES[architecture](d_in, d_sae, **sparsity, seed=seed)
 
 
 def load_sae(folder: str | Path, d_in: int | None = None) -> SAE:

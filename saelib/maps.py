@@ -41,31 +41,33 @@ def landmarks(view: View, n: int = 4) -> np.ndarray:
     live = live[[view.labels[f] not in ("unnamed", "(no label)") for f in live]] if len(live) else live
     if not len(live):
         return live
-    span = np.maximum(np.ptp(view.xy[live], axis=0), 1e-9)
-    unit = (view.xy[live] - view.xy[live].min(0)) / span
+    unit, letters = _unit(view.xy[live]), np.array([len(markup.plain(view.labels[f], 26)) for f in live])
     score = np.nan_to_num([view.score(f) for f in live]) + view.stats.density.to_numpy()[live]
     order = np.argsort(-score, kind="stable")
-    cell = (unit[order] * (n - 1e-6)).astype(int)
     kept: list[int] = []
-    for i in order[
-        np.sort(np.unique(cell @ [n, 1], return_index=True)[1])
-    ]:  # a letter is about 0.8% of the width, a line 4% of the height
-        letters = [len(markup.plain(view.labels[live[j]], 26)) for j in kept]
-        reach = 0.004 * (np.array(letters, dtype=float) + len(markup.plain(view.labels[live[i]], 26)))
+    for i in order[_first_of_cells(unit[order], n)]:  # a letter is about 0.8% of the width, a line 4% of the height
         apart = np.abs(unit[kept] - unit[i])
-        if not ((apart[:, 0] < reach) & (apart[:, 1] < 0.04)).any():
+        if not ((apart[:, 0] < 0.004 * (letters[kept] + letters[i])) & (apart[:, 1] < 0.04)).any():
             kept.append(int(i))
     return live[kept]
+
+
+def _unit(xy: np.ndarray) -> np.ndarray:
+    """Points (n, 2) within [0, 1)²."""
+    return (xy - xy.min(0)) / np.maximum(np.ptp(xy, axis=0), 1e-9) * (1 - 1e-6)
+
+
+def _first_of_cells(unit: np.ndarray, n: int) -> np.ndarray:
+    """Positions, ascending, of the first point in each of n × n cells; `unit` from `_unit`."""
+    return np.sort(np.unique((unit * n).astype(int) @ [n, 1], return_index=True)[1])
 
 
 def drawing_order(xy: np.ndarray, weight: np.ndarray, levels: int = 10) -> np.ndarray:
     """Positions 0 … n − 1 such that any first part covers the map evenly: the heaviest point, then the heaviest of each of 2 × 2
     cells, of 4 × 4, …; xy (n, 2), weight (n,)."""
-    unit = (xy - xy.min(0)) / np.maximum(np.ptp(xy, axis=0), 1e-9) * (1 - 1e-6)
-    left, parts = np.argsort(-weight, kind="stable"), []
+    unit, left, parts = _unit(xy), np.argsort(-weight, kind="stable"), []
     for level in range(levels):
-        cells = (unit[left] * 2**level).astype(int) @ [2**level, 1]
-        first = np.sort(np.unique(cells, return_index=True)[1])
+        first = _first_of_cells(unit[left], 2**level)
         parts.append(left[first])
         left = np.delete(left, first)
     return np.concatenate([*parts, left])
@@ -113,7 +115,8 @@ def feature_map(view: View, state: State) -> tuple[go.FigureWidget, list[w.Widge
     figure, live = _figure(540), np.flatnonzero(view.stats.n_texts > 0)
     xy, density, crowded = view.xy[live], view.stats.density.to_numpy()[live], len(live) > CROWD
     order = drawing_order(xy, density) if crowded else np.arange(len(live))
-    size = (2 if crowded else 4) + (4 if crowded else 10) * np.sqrt(density / max(density.max(initial=0), 1e-9))
+    least, more = (2, 4) if crowded else (4, 10)
+    size = least + more * np.sqrt(density / max(density.max(initial=0), 1e-9))
     groups = view.stats.top_domain.to_numpy(str)[live] if "top_domain" in view.stats else [""] * len(live)
     hover = [
         f"{f}: {markup.plain(view.labels[f])} ({markup.number(view.score(f))}) · {markup.plain(g, 30)}"
@@ -140,6 +143,11 @@ def feature_map(view: View, state: State) -> tuple[go.FigureWidget, list[w.Widge
     names = w.Checkbox(value=True, description="names on the map", indent=False, layout=w.Layout(width="auto"))
     clear = w.Button(description="clear lasso", tooltip="list all features again", disabled=True, layout=w.Layout(width="auto"))
 
+    look: dict = {}
+
+    def found() -> tuple | None:
+        return state.matches if state.matches is not None else state.within
+
     def wanted() -> np.ndarray:
         """Positions in `live` to draw: what was found first, then the window with half of its size around it."""
         if not crowded:
@@ -147,35 +155,36 @@ def feature_map(view: View, state: State) -> tuple[go.FigureWidget, list[w.Widge
         near = np.ones(len(live), dtype=bool)
         for i, window in enumerate((figure.layout.xaxis.range, figure.layout.yaxis.range)):
             near &= np.abs(xy[:, i] - sum(window) / 2) <= abs(window[1] - window[0])
-        first = np.isin(live[order], state.matches or state.within or ())
+        first = np.isin(live[order], found() or ())
         return np.concatenate([order[first], order[~first & near[order]]])[: max(CROWD, first.sum())]
 
-    def draw(*_: object, colour: bool = False) -> None:
+    def draw(*_: object, again: bool = False) -> None:
         some = wanted()
-        if not colour and np.array_equal(points.customdata, live[some]):
-            return
-        look, words = colours(view, live, by.value)
-        with figure.batch_update():
-            points.update(x=xy[some, 0], y=xy[some, 1], customdata=live[some], hovertext=[hover[i] for i in some])
-            points.marker.update({n: v[some] if isinstance(v, np.ndarray) else v for n, v in look.items()} | {"size": size[some]})
-        key.value = markup.box(words)
-        dim()
+        if again or not np.array_equal(points.customdata, live[some]):
+            cut = {name: v[some] if isinstance(v, np.ndarray) else v for name, v in look.items()}
+            with figure.batch_update():
+                points.update(x=xy[some, 0], y=xy[some, 1], customdata=live[some], hovertext=[hover[i] for i in some])
+                points.marker.update(cut | {"size": size[some]})
+        chosen = found()
+        points.selectedpoints = None if chosen is None else np.flatnonzero(np.isin(points.customdata, chosen)).tolist()
 
-    def dim() -> None:
-        found = state.matches if state.matches is not None else state.within
-        points.selectedpoints = None if found is None else np.flatnonzero(np.isin(points.customdata, found)).tolist()
+    def paint(_: object = None) -> None:
+        new, words = colours(view, live, by.value)
+        look.clear()
+        look.update(new)
+        key.value = markup.box(words)
+        draw(again=True)
 
     def highlight() -> None:
         draw()
-        dim()
         clear.disabled = state.within is None
 
     def ring_it() -> None:
         figure.data[1].update(x=view.xy[[state.feature], 0], y=view.xy[[state.feature], 1])
 
-    def click(_: go.Scattergl, found: object, __: object) -> None:
-        if found.point_inds:
-            state.feature = int(points.customdata[found.point_inds[0]])
+    def click(_: go.Scattergl, hit: object, __: object) -> None:
+        if hit.point_inds:
+            state.feature = int(points.customdata[hit.point_inds[0]])
 
     def select(_: go.Scattergl, __: object, selector: LassoSelector | BoxSelector) -> None:
         state.within = tuple(int(f) for f in live[inside(selector, xy)]) or None
@@ -184,13 +193,13 @@ def feature_map(view: View, state: State) -> tuple[go.FigureWidget, list[w.Widge
     points.on_selection(select)
     points.on_deselect(lambda *_: setattr(state, "within", None))
     clear.on_click(lambda _: setattr(state, "within", None))
-    by.observe(lambda _: draw(colour=True), "value")
+    by.observe(paint, "value")
     names.observe(lambda change: figure.update_annotations(visible=change["new"]), "value")
     if crowded:
         margin = 0.03 * np.ptp(xy, axis=0)
         figure.layout.xaxis.range, figure.layout.yaxis.range = np.column_stack([xy.min(0) - margin, xy.max(0) + margin]).tolist()
         figure.layout.on_change(draw, "xaxis.range", "yaxis.range")
-    draw(colour=True)
+    paint()
     while_open(state, "Feature map", ring_it, "feature")
     while_open(state, "Feature map", highlight, "matches", "within")
     tools = w.HBox([by, names, clear], layout=w.Layout(align_items="center", flex_flow="row wrap"))

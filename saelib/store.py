@@ -220,7 +220,7 @@ class EmbeddingStore:
             )
         total = len(corpus) if hasattr(corpus, "__len__") else None
         bar = tqdm(total=total, desc="extracting", unit=" texts", disable=not progress, mininterval=1, miniters=1)
-        source, number, done, writing = iter(corpus), 0, len(manifest["shards"]), None
+        source, number, seen, done, writing = iter(corpus), 0, 0, len(manifest["shards"]), None
 
         def write(number: int, rows: list[dict], vectors: np.ndarray, digest: str) -> None:
             manifest["shards"].append(_write_shard(path, number, rows, vectors, dtype) | {"corpus": digest})
@@ -244,8 +244,8 @@ class EmbeddingStore:
                     if writing:
                         writing.result()
                     writing = writer.submit(write, number, rows, vectors, digest)
-                number += 1
-                bar.update(number * shard_rows - shard_rows + len(rows) - bar.n)  # equal texts count too
+                number, seen = number + 1, seen + len(rows)
+                bar.update(seen - bar.n)  # equal texts count too
         if writing:
             writing.result()
         if number == 0:

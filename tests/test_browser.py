@@ -272,7 +272,8 @@ def test_a_crowded_map_draws_an_even_part_and_the_rest_on_zooming_in(crowd):
     figure, _ = feature_map(view, state)
     points = figure.data[0]
     assert len(points.x) == len(points.marker.size) == len(points.hovertext) == CROWD
-    cells = lambda ids: set(map(tuple, np.floor(view.xy[ids] * 2).astype(int)))
+    unit = (view.xy - view.xy.min(0)) / np.ptp(view.xy, axis=0)
+    cells = lambda ids: set(map(tuple, np.minimum(unit[ids] * 64, 63).astype(int)))
     assert cells(points.customdata) == cells(np.arange(len(view.xy)))  # no part of the map is left blank
     with figure.batch_update():
         figure.layout.xaxis.range, figure.layout.yaxis.range = [0, 0.2], [0.2, 0]
