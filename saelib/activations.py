@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 from scipy import sparse
 
-from saelib.saes import SAE
+from saelib.sae import SAE
 from saelib.store import EmbeddingStore
 
 
@@ -33,7 +33,11 @@ def activation_table(
     device, blocks = sae.W_enc.device, []
     for start in range(0, len(rows), batch_size):
         here = rows[start : start + batch_size]
-        x = data.embeddings(here) if isinstance(data, EmbeddingStore) else np.asarray(data[here], dtype=np.float32)
+        x = (
+            data.embeddings(here)
+            if isinstance(data, EmbeddingStore)
+            else np.asarray(data[here], dtype=np.float32)
+        )
         acts = sae.encode(torch.from_numpy(x).to(device))
         blocks.append(sparse.csr_matrix(acts.cpu().numpy()))
     if not blocks:
@@ -82,13 +86,17 @@ def feature_stats(table: sparse.csr_matrix, domains: np.ndarray | None = None) -
     return frame
 
 
-def activation_quantiles(table: sparse.csr_matrix, quantiles: tuple[float, ...] = (0.1, 0.25, 0.5, 0.75, 0.9)) -> np.ndarray:
+def activation_quantiles(
+    table: sparse.csr_matrix, quantiles: tuple[float, ...] = (0.1, 0.25, 0.5, 0.75, 0.9)
+) -> np.ndarray:
     """Quantiles of each feature's non-zero activations (nearest rank): (d_sae, len(quantiles)), NaN where it has none."""
     csc = table.tocsc()
     count = np.diff(csc.indptr)
     feature = np.repeat(np.arange(csc.shape[1]), count)
     ordered = csc.data[np.lexsort((csc.data, feature))]
-    place = csc.indptr[:-1, None] + np.maximum(np.ceil(np.array(quantiles) * count[:, None]).astype(int) - 1, 0)
+    place = csc.indptr[:-1, None] + np.maximum(
+        np.ceil(np.array(quantiles) * count[:, None]).astype(int) - 1, 0
+    )
     found = ordered[np.minimum(place, max(len(ordered) - 1, 0))] if len(ordered) else np.zeros(place.shape)
     return np.where(count[:, None] > 0, found, np.nan)
 
@@ -98,10 +106,12 @@ def co_activation(table: sparse.csr_matrix) -> sparse.coo_matrix:
     on = (table > 0).astype(np.float32)
     both = (on.T @ on).tocoo()
     pairs = both.row != both.col
-    return sparse.coo_matrix((both.data[pairs].astype(np.int64), (both.row[pairs], both.col[pairs])), shape=both.shape)
+    return sparse.coo_matrix(
+        (both.data[pairs].astype(np.int64), (both.row[pairs], both.col[pairs])), shape=both.shape
+    )
 
 
-class Texts(NamedTuple):
+class EncodedTexts(NamedTuple):
     """Some rows of a store as an SAE sees them: activations (n, d_sae) CSR, the n texts, their embeddings (n, d_in), domains."""
 
     table: sparse.csr_matrix
@@ -110,8 +120,13 @@ class Texts(NamedTuple):
     domains: np.ndarray
 
 
-def read_texts(sae: SAE, store: EmbeddingStore, rows: np.ndarray | None = None) -> Texts:
+def read_texts(sae: SAE, store: EmbeddingStore, rows: np.ndarray | None = None) -> EncodedTexts:
     """Activations, texts, embeddings and domains of some rows of a store (all when None)."""
     rows = np.arange(len(store)) if rows is None else rows
     frame = store.frame.iloc[rows]
-    return Texts(activation_table(sae, store, rows), frame.text.tolist(), store.embeddings(rows), frame.domain.to_numpy())
+    return EncodedTexts(
+        activation_table(sae, store, rows),
+        frame.text.tolist(),
+        store.embeddings(rows),
+        frame.domain.to_numpy(),
+    )

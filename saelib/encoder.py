@@ -63,7 +63,10 @@ class Encoder:
 
     @torch.inference_mode()
     def encode(
-        self, texts: list[str], batch_tokens: int | None = None, progress: bool | Callable[[int], object] = False
+        self,
+        texts: list[str],
+        batch_tokens: int | None = None,
+        progress: bool | Callable[[int], object] = False,
     ) -> np.ndarray:
         """Embed texts: (n,) strings → (n, d_in) float32, unit norm.
 
@@ -86,7 +89,9 @@ class Encoder:
         order = sorted(range(len(distinct)), key=lambda i: -len(distinct[i]))
         chunks = [order[start : start + CHUNK] for start in range(0, len(order), CHUNK)]
         vectors = np.empty((len(distinct), self.d_in), dtype=np.float32)
-        bar = tqdm(total=len(distinct), desc="embedding", unit=" texts", disable=progress is not True, mininterval=1)
+        bar = tqdm(
+            total=len(distinct), desc="embedding", unit=" texts", disable=progress is not True, mininterval=1
+        )
         tell = progress if callable(progress) else bar.update
         with ThreadPoolExecutor(1) as pool, bar:
             ready = pool.submit(self.model.preprocess, [distinct[i] for i in chunks[0]]) if chunks else None
@@ -125,7 +130,9 @@ class Encoder:
         return torch.nn.functional.normalize(self.model(features)["sentence_embedding"].float(), dim=-1)
 
 
-def load_encoder(name: str = PACKAGED, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> Encoder:
+def load_encoder(
+    name: str = PACKAGED, device: str | torch.device | None = None, dtype: torch.dtype | None = None
+) -> Encoder:
     """Load an encoder; `all-MiniLM-L6-v2` comes from its wheel, offline, when that is installed.
 
     Args:

@@ -11,7 +11,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import MaxAbsScaler
 from torch import Tensor
 
-from saelib.saes import SAE
+from saelib.sae import SAE
 
 
 class Evaluation(NamedTuple):
@@ -40,7 +40,9 @@ def evaluate(sae: SAE, x: Tensor, batch_size: int = 2048) -> Evaluation:
         active += (acts > 0).sum(dtype=torch.float64)
         fired |= (acts > 0).any(0)
     n = len(x)
-    return Evaluation(float(error / total), float(cosine / n), float(active / n), float((~fired).float().mean()))
+    return Evaluation(
+        float(error / total), float(cosine / n), float(active / n), float((~fired).float().mean())
+    )
 
 
 def mean_max_cosine(found: Tensor, truth: Tensor) -> float:
@@ -72,7 +74,10 @@ def neighbour_recall(x: Tensor, x_hat: Tensor, k: int = 10) -> float:
 
 
 def probe_accuracy(
-    train: np.ndarray | sparse.csr_matrix, y_train: np.ndarray, test: np.ndarray | sparse.csr_matrix, y_test: np.ndarray
+    train: np.ndarray | sparse.csr_matrix,
+    y_train: np.ndarray,
+    test: np.ndarray | sparse.csr_matrix,
+    y_test: np.ndarray,
 ) -> float:
     """Held-out accuracy of a logistic regression from features or embeddings (n, d) to domains (n,)."""
     scaler = MaxAbsScaler().fit(train)

@@ -38,7 +38,14 @@ def density_histogram(density: np.ndarray, title: str) -> plt.Figure:
     figure, axis = plt.subplots()
     axis.hist(np.log10(density[density > 0]), bins=30)
     axis.set(xlabel="log10 density (share of texts)", ylabel="features", title=title)
-    axis.text(0.98, 0.95, f"{int((density == 0).sum())} never active", ha="right", va="top", transform=axis.transAxes)
+    axis.text(
+        0.98,
+        0.95,
+        f"{int((density == 0).sum())} never active",
+        ha="right",
+        va="top",
+        transform=axis.transAxes,
+    )
     return figure
 
 
@@ -60,17 +67,26 @@ def sentence_features(parts: dict[str, pd.DataFrame], n: int = 6) -> plt.Figure:
     parts = {text: frame.head(n) for text, frame in parts.items()}
     heights = [len(frame) + 1.2 for frame in parts.values()]
     figure, axes = plt.subplots(
-        len(parts), 1, figsize=(7.5, 0.29 * sum(heights) + 0.6), height_ratios=heights, sharex=True, squeeze=False
+        len(parts),
+        1,
+        figsize=(7.5, 0.29 * sum(heights) + 0.6),
+        height_ratios=heights,
+        sharex=True,
+        squeeze=False,
     )
     for axis, (text, frame) in zip(axes[:, 0], parts.items(), strict=True):
         sure = (frame.auroc >= 0.9).to_numpy()
-        bars = axis.barh(range(len(frame)), frame.act, color=np.where(sure, OKABE_ITO[0], "#b0b0b0"), height=0.72)
+        bars = axis.barh(
+            range(len(frame)), frame.act, color=np.where(sure, OKABE_ITO[0], "#b0b0b0"), height=0.72
+        )
         labels = [f"{a:.2f}" if np.isfinite(a) else "not judged" for a in frame.auroc]
         axis.bar_label(bars, labels, padding=4, fontsize=8, color="#555555")
         axis.set_yticks(range(len(frame)), [str(name).replace("$", r"\$")[:48] for name in frame.label])
         axis.invert_yaxis()
         axis.tick_params(left=False)
-        axis.set_title("“" + text.replace("$", r"\$")[:95] + "”", loc="left", fontsize=10, x=-0.45, style="italic")
+        axis.set_title(
+            "“" + text.replace("$", r"\$")[:95] + "”", loc="left", fontsize=10, x=-0.45, style="italic"
+        )
     axes[-1, 0].set_xlabel("activation   (at the bar: detection by the name; blue from 0.90)", fontsize=9)
     return figure
 

@@ -21,7 +21,7 @@ import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
-from saelib.corpora import why_not_embeddable
+from saelib.corpus import why_not_embeddable
 from saelib.encoder import Encoder
 
 BLOCK = 256  # rows read together: large enough for sequential reads, small enough to mix well
@@ -65,11 +65,15 @@ class EmbeddingStore:
         try:
             self.manifest = json.loads((self.path / "manifest.json").read_text())
         except FileNotFoundError:
-            raise FileNotFoundError(f"no embedding store at {self.path}; EmbeddingStore.extract makes one") from None
+            raise FileNotFoundError(
+                f"no embedding store at {self.path}; EmbeddingStore.extract makes one"
+            ) from None
         if encoder is not None:
             self._check_encoder(self.manifest, encoder, self.path)
         if not self.manifest["complete"]:
-            raise StoreError(f"{self.path} holds an interrupted extraction; run EmbeddingStore.extract again to resume")
+            raise StoreError(
+                f"{self.path} holds an interrupted extraction; run EmbeddingStore.extract again to resume"
+            )
         self.d_in: int = self.manifest["d_in"]
         self._arrays = [self._map(shard) for shard in self.manifest["shards"]]
         self._offsets = np.cumsum([0] + [len(a) for a in self._arrays])
@@ -132,14 +136,18 @@ class EmbeddingStore:
         for shard in self.manifest["shards"]:
             for name in ("embeddings", "texts"):
                 if _sha256(self.path / shard[name]) != shard[f"{name}_sha256"]:
-                    raise StoreError(f"{self.path / shard[name]} does not match its checksum: extract it again")
+                    raise StoreError(
+                        f"{self.path / shard[name]} does not match its checksum: extract it again"
+                    )
 
     def split(self, held_out: float = 1 / 6, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
         """Row numbers (train, held_out), a seeded random split; equal texts stay on one side."""
         if not 0 < held_out < 1:
             raise ValueError(f"held_out must be between 0 and 1, not {held_out}")
         groups = pd.factorize(self.frame["text"])[0]
-        chosen = np.random.default_rng(seed).permutation(groups.max() + 1) < round(held_out * (groups.max() + 1))
+        chosen = np.random.default_rng(seed).permutation(groups.max() + 1) < round(
+            held_out * (groups.max() + 1)
+        )
         return np.flatnonzero(~chosen[groups]), np.flatnonzero(chosen[groups])
 
     def batches(
@@ -219,7 +227,9 @@ class EmbeddingStore:
                 "pass the same, or overwrite=True"
             )
         total = len(corpus) if hasattr(corpus, "__len__") else None
-        bar = tqdm(total=total, desc="extracting", unit=" texts", disable=not progress, mininterval=1, miniters=1)
+        bar = tqdm(
+            total=total, desc="extracting", unit=" texts", disable=not progress, mininterval=1, miniters=1
+        )
         source, number, seen, done, writing = iter(corpus), 0, 0, len(manifest["shards"]), None
 
         def write(number: int, rows: list[dict], vectors: np.ndarray, digest: str) -> None:
@@ -232,13 +242,19 @@ class EmbeddingStore:
                 for i, row in enumerate(rows):
                     reason = why_not_embeddable(row["text"])
                     if reason:
-                        raise ValueError(f"row {number * shard_rows + i} cannot be embedded: {reason}; use load_corpus")
+                        raise ValueError(
+                            f"row {number * shard_rows + i} cannot be embedded: {reason}; use load_corpus"
+                        )
                 digest = _text_digest(rows)
                 if number < done:
                     if manifest["shards"][number]["corpus"] != digest:
-                        raise StoreError(f"{path} holds other texts than this corpus: choose another folder or overwrite=True")
+                        raise StoreError(
+                            f"{path} holds other texts than this corpus: choose another folder or overwrite=True"
+                        )
                 elif manifest["complete"]:
-                    raise StoreError(f"{path} holds a shorter corpus: choose another folder or overwrite=True")
+                    raise StoreError(
+                        f"{path} holds a shorter corpus: choose another folder or overwrite=True"
+                    )
                 else:
                     vectors = encoder.encode([row["text"] for row in rows], batch_tokens, progress=bar.update)
                     if writing:
@@ -261,7 +277,9 @@ class EmbeddingStore:
 def _write_shard(path: Path, number: int, rows: list[dict], vectors: np.ndarray, dtype: str) -> dict:
     if not np.isfinite(vectors).all():
         bad = int(np.flatnonzero(~np.isfinite(vectors).all(axis=1))[0])
-        raise ValueError(f"the encoder gave NaN or infinity for {rows[bad]['text'][:60]!r}: use dtype=torch.float32")
+        raise ValueError(
+            f"the encoder gave NaN or infinity for {rows[bad]['text'][:60]!r}: use dtype=torch.float32"
+        )
     names = {"embeddings": f"{number:05d}.npy", "texts": f"{number:05d}.parquet"}
     np.save(path / names["embeddings"], vectors.astype(dtype), allow_pickle=False)
     pd.DataFrame(rows).to_parquet(path / names["texts"], index=False)
@@ -272,7 +290,9 @@ def _write_shard(path: Path, number: int, rows: list[dict], vectors: np.ndarray,
     return entry
 
 
-def batch_plan(n: int, batch_size: int, buffer_rows: int, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def batch_plan(
+    n: int, batch_size: int, buffer_rows: int, seed: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield (rows in the buffer, positions drawn from it), without touching data; see `batches`."""
     rng = np.random.default_rng(seed)
     if n <= buffer_rows:

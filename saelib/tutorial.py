@@ -13,11 +13,12 @@ from pathlib import Path
 
 import torch
 
-from saelib.corpora import load_corpus
+from saelib.corpus import load_corpus
 from saelib.encoder import Encoder, load_encoder, pick_device
-from saelib.member import CheckpointError
+from saelib.sae import make_sae
 from saelib.store import EmbeddingStore
-from saelib.training import TrainConfig, TrainResult, make_sae, suggest_size, train
+from saelib.trainer import CheckpointError, TrainConfig
+from saelib.training import TrainResult, suggest_size, train
 
 
 @dataclass(frozen=True)

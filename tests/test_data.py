@@ -9,7 +9,7 @@ import torch
 from scipy import sparse
 
 from saelib.activations import activation_quantiles, co_activation
-from saelib.corpora import load_corpus, split_sentences
+from saelib.corpus import load_corpus, split_sentences
 from saelib.encoder import load_encoder
 from saelib.store import EmbeddingStore, StoreError, batch_plan
 
@@ -26,7 +26,9 @@ def test_what_cannot_be_embedded_is_dropped_and_counted(capsys):
     corpus = load_corpus(["good text", "", None, "  ", 7, "another", "…!"])
     assert list(corpus["text"]) == ["good text", "another"]
     printed = capsys.readouterr().out
-    assert "dropped 5 of 7" in printed and "2 empty" in printed and "1 missing" in printed and "int" in printed
+    assert (
+        "dropped 5 of 7" in printed and "2 empty" in printed and "1 missing" in printed and "int" in printed
+    )
     with pytest.raises(ValueError, match="no row to embed"):
         load_corpus(["", None])
     with pytest.raises(ValueError, match="no column 'body'"):
@@ -68,15 +70,21 @@ def test_encoding_in_batches_of_tokens_equals_the_plain_library():
     plain = encoder.model.encode(texts, normalize_embeddings=True, show_progress_bar=False)
     np.testing.assert_allclose(vectors, plain, atol=2e-6)
     assert sum(told) == len(set(texts))
-    encoder.model.tokenizer.padding_side = "left"  # a row alone in its batch keeps its tokens and none of the padding
-    np.testing.assert_allclose(encoder.encode([texts[i] for i in (0, 2, 3)], batch_tokens=64), vectors[[0, 2, 3]], atol=2e-6)
+    encoder.model.tokenizer.padding_side = (
+        "left"  # a row alone in its batch keeps its tokens and none of the padding
+    )
+    np.testing.assert_allclose(
+        encoder.encode([texts[i] for i in (0, 2, 3)], batch_tokens=64), vectors[[0, 2, 3]], atol=2e-6
+    )
 
 
 def test_store_round_trip_and_resume(tmp_path, rows, words):
     whole = EmbeddingStore.extract(tmp_path / "a", rows, words, shard_rows=200, progress=False)
     assert len(whole) == 700 and whole.texts == [r["text"] for r in rows]
     np.testing.assert_allclose(
-        whole.embeddings(np.array([699, 0, 250])), words.encode([rows[i]["text"] for i in (699, 0, 250)]), atol=1e-3
+        whole.embeddings(np.array([699, 0, 250])),
+        words.encode([rows[i]["text"] for i in (699, 0, 250)]),
+        atol=1e-3,
     )
     whole.verify()
 
@@ -103,7 +111,9 @@ def test_a_store_that_does_not_fit_is_refused(tmp_path, rows, words):
     with pytest.raises(StoreError, match="was written by words"):
         EmbeddingStore(tmp_path, encoder=other)
     with pytest.raises(StoreError, match="other texts"):
-        EmbeddingStore.extract(tmp_path, [{"text": "x", "domain": "y"}] * 700, words, shard_rows=200, progress=False)
+        EmbeddingStore.extract(
+            tmp_path, [{"text": "x", "domain": "y"}] * 700, words, shard_rows=200, progress=False
+        )
     with pytest.raises(StoreError, match="longer corpus"):
         EmbeddingStore.extract(tmp_path, rows[:200], words, shard_rows=200, progress=False)
     file = tmp_path / store.manifest["shards"][1]["embeddings"]
@@ -123,11 +133,15 @@ def test_bad_extraction_input(tmp_path, words):
     with pytest.raises(ValueError, match="empty"):
         EmbeddingStore.extract(tmp_path / "a", [], words, progress=False)
     with pytest.raises(ValueError, match="row 1 cannot be embedded: empty"):
-        EmbeddingStore.extract(tmp_path / "b", [{"text": "a", "domain": "d"}, {"text": "", "domain": "d"}], words, progress=False)
+        EmbeddingStore.extract(
+            tmp_path / "b", [{"text": "a", "domain": "d"}, {"text": "", "domain": "d"}], words, progress=False
+        )
     (tmp_path / "c").mkdir()
     (tmp_path / "c" / "thesis.doc").write_text("precious")
     with pytest.raises(StoreError, match="not be overwritten"):
-        EmbeddingStore.extract(tmp_path / "c", [{"text": "a", "domain": "d"}], words, overwrite=True, progress=False)
+        EmbeddingStore.extract(
+            tmp_path / "c", [{"text": "a", "domain": "d"}], words, overwrite=True, progress=False
+        )
 
 
 @pytest.mark.parametrize("buffer_rows", [10_000, 512])
@@ -160,13 +174,17 @@ def test_the_buffer_serves_every_row_about_equally_often():
 def test_split_keeps_equal_texts_together(tmp_path, words):
     rows = [{"text": f"t {i // 2}", "domain": "d"} for i in range(200)]
     train, test = EmbeddingStore.extract(tmp_path, rows, words, progress=False).split(0.25)
-    assert not {i // 2 for i in train} & {i // 2 for i in test} and len(train) + len(test) == 200 and len(test) == 50
+    assert (
+        not {i // 2 for i in train} & {i // 2 for i in test}
+        and len(train) + len(test) == 200
+        and len(test) == 50
+    )
 
 
 def test_streaming_data_set(tmp_path):
-    pd.DataFrame({"body": ["one text", "", "three texts"], "topic": ["a", "b", "c"], "x": [1, 2, 3]}).to_parquet(
-        tmp_path / "train.parquet"
-    )
+    pd.DataFrame(
+        {"body": ["one text", "", "three texts"], "topic": ["a", "b", "c"], "x": [1, 2, 3]}
+    ).to_parquet(tmp_path / "train.parquet")
     stream = load_corpus(str(tmp_path), text_column="body", domain_column="topic", streaming=True)
     assert list(stream) == [{"text": "one text", "domain": "a"}, {"text": "three texts", "domain": "c"}]
 

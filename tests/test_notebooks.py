@@ -16,7 +16,13 @@ def test_form(path):
     book = nbformat.read(path, as_version=4)
     assert path.stat().st_size < 500_000, "over 500 kB"
     assert "widgets" not in book.metadata and book.metadata.kernelspec.name == "python3"
-    headings = [line for c in book.cells if c.cell_type == "markdown" for line in c.source.splitlines() if line.startswith("#")]
+    headings = [
+        line
+        for c in book.cells
+        if c.cell_type == "markdown"
+        for line in c.source.splitlines()
+        if line.startswith("#")
+    ]
     assert sum(h.startswith("# ") for h in headings) == 1
     for cell in book.cells:
         assert cell.source.strip(), "an empty cell"

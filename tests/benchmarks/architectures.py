@@ -13,10 +13,12 @@ import pandas as pd
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from saelib.corpora import load_corpus  # noqa: E402
+from saelib.corpus import load_corpus  # noqa: E402
 from saelib.encoder import load_encoder  # noqa: E402
+from saelib.sae import make_sae  # noqa: E402
 from saelib.store import EmbeddingStore  # noqa: E402
-from saelib.training import TrainConfig, make_sae, train  # noqa: E402
+from saelib.trainer import TrainConfig  # noqa: E402
+from saelib.training import train  # noqa: E402
 
 D_SAE, K = 3072, 32
 
@@ -62,7 +64,9 @@ def main() -> None:
     records = []
     for lr in (1e-3, TrainConfig().lr):
         fvu, seconds = dense_reference(torch.from_numpy(store.embeddings(rows)), held_out, steps, lr)
-        records.append({"sae": f"dense TopK, lr {lr}", "fvu": fvu, "l0": K, "samples/s": steps * 1024 / seconds})
+        records.append(
+            {"sae": f"dense TopK, lr {lr}", "fvu": fvu, "l0": K, "samples/s": steps * 1024 / seconds}
+        )
     for name in ("topk", "batchtopk", "jumprelu", "vanilla"):
         sae, config = make_sae(name, store.d_in, D_SAE, K), TrainConfig(steps=steps, target_l0=K)
         result = train(sae, store, config, held_out=held_out, rows=rows)

@@ -16,7 +16,9 @@ import numpy as np
 import torch
 
 BATCH, CLOCK = 1024, []
-DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")  # same for all; no GPU has been measured yet
+DEVICE = torch.device(
+    "cuda" if torch.cuda.is_available() else "cpu"
+)  # same for all; no GPU has been measured yet
 
 
 def peak_mb() -> float:
@@ -45,7 +47,9 @@ def stream(x: torch.Tensor):
 def saelib(x, d_sae, k, steps):
     """This project."""
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-    from saelib.training import TrainConfig, make_sae, train
+    from saelib.sae import make_sae
+    from saelib.trainer import TrainConfig
+    from saelib.training import train
 
     sae = make_sae("topk", x.shape[1], d_sae, k)
     loss = sae.loss
@@ -59,7 +63,9 @@ def textbook(x, d_sae, k, steps, lr=1e-3):
     """The dense formula: top-k, scatter, two dense products and their gradients, Adam; decoder rows normalised."""
     scale = x.shape[1] ** 0.5
     g = torch.Generator().manual_seed(0)
-    W_dec = torch.nn.functional.normalize(torch.randn(d_sae, x.shape[1], generator=g).to(DEVICE), dim=1).requires_grad_()
+    W_dec = torch.nn.functional.normalize(
+        torch.randn(d_sae, x.shape[1], generator=g).to(DEVICE), dim=1
+    ).requires_grad_()
     W_enc = W_dec.detach().t().contiguous().requires_grad_()
     b_enc, b_dec = torch.zeros(d_sae, device=DEVICE, requires_grad=True), (x.mean(0) * scale).requires_grad_()
     adam = torch.optim.Adam([W_dec, W_enc, b_enc, b_dec], lr=lr)
@@ -84,7 +90,7 @@ def textbook(x, d_sae, k, steps, lr=1e-3):
 def textbook_our_lr(x, d_sae, k, steps):
     """The same at this project's learning rate: how much of the fidelity is due to it alone?"""
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-    from saelib.config import TrainConfig
+    from saelib.trainer import TrainConfig
 
     return textbook(x, d_sae, k, steps, TrainConfig().lr)
 
@@ -128,7 +134,10 @@ def latentsae(x, d_sae, k, steps):
     from latentsae.utils.config import SaeConfig, TrainConfig
 
     order = torch.cat(
-        [torch.randperm(len(x), generator=torch.Generator().manual_seed(i)) for i in range(steps * BATCH // len(x) + 1)]
+        [
+            torch.randperm(len(x), generator=torch.Generator().manual_seed(i))
+            for i in range(steps * BATCH // len(x) + 1)
+        ]
     )
     data = x[order[: steps * BATCH]]
     cfg = TrainConfig(SaeConfig(num_latents=d_sae, k=k), d_in=x.shape[1], batch_size=BATCH, lr_warmup_steps=steps // 20,
@@ -146,7 +155,16 @@ def dictionary_learning(x, d_sae, k, steps):
 
     scale = x.shape[1] ** 0.5
     trainer = TopKTrainer(
-        steps, x.shape[1], d_sae, k, 0, "none", warmup_steps=steps // 20, decay_start=7 * steps // 10, seed=0, device=str(DEVICE)
+        steps,
+        x.shape[1],
+        d_sae,
+        k,
+        0,
+        "none",
+        warmup_steps=steps // 20,
+        decay_start=7 * steps // 10,
+        seed=0,
+        device=str(DEVICE),
     )
     batches = stream(x * scale)
     for step in range(steps):

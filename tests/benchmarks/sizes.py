@@ -14,13 +14,15 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from saelib import labellers  # noqa: E402
 from saelib.activations import read_texts  # noqa: E402
-from saelib.choosing import combined  # noqa: E402
-from saelib.corpora import load_corpus  # noqa: E402
+from saelib.corpus import load_corpus  # noqa: E402
 from saelib.encoder import load_encoder  # noqa: E402
-from saelib.interpret import Vectors  # noqa: E402
-from saelib.scoring import score_labels, set_exam  # noqa: E402
+from saelib.naming.keybert import EmbeddingCache  # noqa: E402
+from saelib.naming.scoring import draw_detection_set, score_labels  # noqa: E402
+from saelib.naming.selection import combined  # noqa: E402
+from saelib.sae import make_sae  # noqa: E402
 from saelib.store import EmbeddingStore  # noqa: E402
-from saelib.training import TrainConfig, make_sae, train_many  # noqa: E402
+from saelib.trainer import TrainConfig  # noqa: E402
+from saelib.training import train_many  # noqa: E402
 
 GRID = {
     1000: (16, 32, 64, 128, 256),
@@ -35,7 +37,11 @@ def main() -> None:
     data, encoder = Path(__file__).resolve().parents[2] / "data", load_encoder()
     store = EmbeddingStore.extract(data / "stores" / "all", load_corpus(), encoder)
     rows, test_rows = store.split()
-    held_out, vectors, records = torch.from_numpy(store.embeddings(test_rows)), Vectors(encoder.encode), []
+    held_out, vectors, records = (
+        torch.from_numpy(store.embeddings(test_rows)),
+        EmbeddingCache(encoder.encode),
+        [],
+    )
     for n, sizes in GRID.items():
         some = np.sort(np.random.default_rng(0).permutation(rows)[:n])
         for k in (4, 8, 16):
@@ -45,9 +51,11 @@ def main() -> None:
             results = train_many(saes, store, config, held_out=held_out, rows=some, progress=False)
             for result in results:
                 a, b = read_texts(result.sae, store, some), read_texts(result.sae, store, test_rows)
-                labels = combined(result.sae, a.table, a.embeddings, labellers.candidate_pool(a.texts, vectors), vectors)
+                labels = combined(
+                    result.sae, a.table, a.embeddings, labellers.candidate_terms(a.texts, vectors), vectors
+                )
                 judge = {"encoder": vectors(list(labels.label)) @ b.embeddings.T}
-                scores = score_labels(labels, judge, set_exam(b.table, b.embeddings), b.table)
+                scores = score_labels(labels, judge, draw_detection_set(b.table, b.embeddings), b.table)
                 line = {
                     "n_texts": len(some),
                     "d_sae": result.sae.d_sae,
@@ -55,10 +63,17 @@ def main() -> None:
                     "fvu": result.final.fvu,
                     "dead": result.final.dead,
                 }
-                line |= {"live": len(labels), "auroc": scores.auroc.mean(), "auroc_near": scores.auroc_near.mean()}
+                line |= {
+                    "live": len(labels),
+                    "auroc": scores.auroc.mean(),
+                    "auroc_near": scores.auroc_near.mean(),
+                }
                 records.append(line | {"share_good": float((scores.auroc.dropna() >= 0.9).mean())})
             shown = pd.DataFrame(records[-len(sizes) :]).round(3)
-            print(shown.to_string(header=k == 4, index=False) + f"    ({time.perf_counter() - began:.0f} s)", flush=True)
+            print(
+                shown.to_string(header=k == 4, index=False) + f"    ({time.perf_counter() - began:.0f} s)",
+                flush=True,
+            )
     (data / "results").mkdir(exist_ok=True)
     pd.DataFrame(records).to_parquet(data / "results" / "sizes.parquet")
 

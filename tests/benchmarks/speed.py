@@ -21,11 +21,13 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from saelib.activations import activation_table, top_texts  # noqa: E402
-from saelib.corpora import load_corpus  # noqa: E402
+from saelib.corpus import load_corpus  # noqa: E402
 from saelib.encoder import load_encoder  # noqa: E402
-from saelib.interpret import KeyBERTInterpreter, Vectors  # noqa: E402
+from saelib.naming.keybert import EmbeddingCache, KeyBERTInterpreter  # noqa: E402
+from saelib.sae import make_sae  # noqa: E402
 from saelib.store import EmbeddingStore  # noqa: E402
-from saelib.training import TrainConfig, make_sae, train, train_many  # noqa: E402
+from saelib.trainer import TrainConfig  # noqa: E402
+from saelib.training import train, train_many  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 PEERS = ("latentsae", "saelens", "hypothesaes", "dictionary_learning")
@@ -88,9 +90,9 @@ def sweep(store: EmbeddingStore) -> pd.DataFrame:
             train(sae, x, config, progress=False)
 
     alone, together = seconds(one_by_one), seconds(lambda: train_many(members(), x, configs, progress=False))
-    return pd.DataFrame({"one after the other": {"seconds": alone}, "train_many": {"seconds": together}}).T.assign(
-        ratio=lambda t: alone / t.seconds
-    )
+    return pd.DataFrame(
+        {"one after the other": {"seconds": alone}, "train_many": {"seconds": together}}
+    ).T.assign(ratio=lambda t: alone / t.seconds)
 
 
 def extraction() -> pd.DataFrame:
@@ -103,28 +105,38 @@ def extraction() -> pd.DataFrame:
     times = {"SentenceTransformer.encode, fp32": [], f"saelib, {ours.dtype}": []}
     for _ in range(5):  # alternating, so that a busy moment falls on both
         for name, call in zip(
-            times, (lambda: plain.model.encode(texts, batch_size=32), lambda: ours.encode(list(texts))), strict=True
+            times,
+            (lambda: plain.model.encode(texts, batch_size=32), lambda: ours.encode(list(texts))),
+            strict=True,
         ):
             began = time.perf_counter()
             call()
             times[name].append(time.perf_counter() - began)
     table = pd.DataFrame({name: {"texts/s": len(texts) / np.median(t)} for name, t in times.items()}).T
     return table.assign(
-        ratio=table["texts/s"] / table["texts/s"].iloc[0], **{"lowest cosine to fp32": [1.0, float(cosine.min())]}
+        ratio=table["texts/s"] / table["texts/s"].iloc[0],
+        **{"lowest cosine to fp32": [1.0, float(cosine.min())]},
     )
 
 
 def feeding(store: EmbeddingStore) -> pd.DataFrame:
     """Training steps per second from the store and from a tensor in memory, and the batches alone."""
     x, config = torch.from_numpy(store.embeddings()), TrainConfig(steps=200, target_l0=32, eval_every=200)
-    small, speeds = 8192, {"tensor in memory": [], "store, fits its buffer": [], "store, buffer of 8,192 rows": []}
+    small, speeds = (
+        8192,
+        {"tensor in memory": [], "store, fits its buffer": [], "store, buffer of 8,192 rows": []},
+    )
     held_out = x[:1000]
     batches = store.batches
     for _ in range(5):
         for name in speeds:
-            store.batches = (lambda *a, **b: batches(*a, **b, buffer_rows=small)) if "8,192" in name else batches
+            store.batches = (
+                (lambda *a, **b: batches(*a, **b, buffer_rows=small)) if "8,192" in name else batches
+            )
             data = x if name == "tensor in memory" else store
-            result = train(make_sae("topk", store.d_in, 3072, 32), data, config, held_out=held_out, progress=False)
+            result = train(
+                make_sae("topk", store.d_in, 3072, 32), data, config, held_out=held_out, progress=False
+            )
             speeds[name].append(config.steps / result.seconds)
     store.batches = batches
     table = pd.DataFrame({name: {"steps/s": np.median(v)} for name, v in speeds.items()}).T
@@ -144,7 +156,9 @@ def reference_labels(encoder, texts, x, table, features) -> list[list[tuple[str,
             if column[r] <= 0:
                 continue
             document = encoder.encode([texts[r]])[0]
-            words = model.extract_keywords(texts[r], keyphrase_ngram_range=(1, 1), stop_words="english", top_n=5)
+            words = model.extract_keywords(
+                texts[r], keyphrase_ngram_range=(1, 1), stop_words="english", top_n=5
+            )
             kept: list[tuple[str, float]] = []
             for word, score in words:
                 if all(encoder.encode([word])[0] @ encoder.encode([w])[0] < 0.9 for w, _ in kept):
@@ -181,28 +195,45 @@ def reference_top_texts(sae, x, n) -> list[np.ndarray]:
 def labels(store: EmbeddingStore) -> pd.DataFrame:
     """Per feature: top-20 texts against a loop over texts; labelling against the transcription on 20 features."""
     rows, _ = store.split()
-    sae = train(make_sae("topk", store.d_in, 512, 8), store, TrainConfig(steps=200, target_l0=8), progress=False).sae
-    x, texts, encoder = store.embeddings(rows), store.frame.text.iloc[rows].tolist(), load_encoder(dtype=torch.float32)
+    sae = train(
+        make_sae("topk", store.d_in, 512, 8), store, TrainConfig(steps=200, target_l0=8), progress=False
+    ).sae
+    x, texts, encoder = (
+        store.embeddings(rows),
+        store.frame.text.iloc[rows].tolist(),
+        load_encoder(dtype=torch.float32),
+    )
     some = make_sae("topk", store.d_in, 8, 2)  # the loop on 8 features is slow enough
     loop = seconds(lambda: reference_top_texts(some, torch.from_numpy(x), 20), 1) / 8
     table = activation_table(sae, x)
     ours = seconds(lambda: top_texts(activation_table(sae, x), 20)) / 512
-    lines = {"top-20 texts": {"reference s / 1,000 features": 1000 * loop, "ours s / 1,000 features": 1000 * ours}}
+    lines = {
+        "top-20 texts": {"reference s / 1,000 features": 1000 * loop, "ours s / 1,000 features": 1000 * ours}
+    }
     began = time.perf_counter()
-    used, anew = np.unique(top_texts(table, 10)[0]), np.zeros_like(x)  # only a feature's top texts are looked at
+    used, anew = (
+        np.unique(top_texts(table, 10)[0]),
+        np.zeros_like(x),
+    )  # only a feature's top texts are looked at
     used = used[used >= 0]
     anew[used] = encoder.encode([texts[r] for r in used])
-    exact = KeyBERTInterpreter(Vectors(encoder.encode)).label(table, texts, anew)
+    exact = KeyBERTInterpreter(EmbeddingCache(encoder.encode)).label(table, texts, anew)
     whole = (time.perf_counter() - began) / len(exact)
     began = time.perf_counter()
-    frame = KeyBERTInterpreter(Vectors(encoder.encode)).label(table, texts, x)
+    frame = KeyBERTInterpreter(EmbeddingCache(encoder.encode)).label(table, texts, x)
     stored = (time.perf_counter() - began) / len(frame)
     features = np.random.default_rng(0).choice(frame.index, 20, replace=False)
     began = time.perf_counter()
     direct = reference_labels(encoder, texts, x, table, features)
     slow = (time.perf_counter() - began) / 20
-    same = float(np.mean([list(exact.terms[f]) == [t for t, _ in d] for f, d in zip(features, direct, strict=True)]))
-    gap = max(np.abs(np.array(exact.scores[f]) - [s for _, s in d]).max() for f, d in zip(features, direct, strict=True) if d)
+    same = float(
+        np.mean([list(exact.terms[f]) == [t for t, _ in d] for f, d in zip(features, direct, strict=True)])
+    )
+    gap = max(
+        np.abs(np.array(exact.scores[f]) - [s for _, s in d]).max()
+        for f, d in zip(features, direct, strict=True)
+        if d
+    )
     names = ("reference s / 1,000 features", "ours s / 1,000 features")
     lines["labels, texts embedded already"] = dict(zip(names, (1000 * slow, 1000 * stored), strict=True))
     lines["labels, top texts embedded anew"] = dict(zip(names, (1000 * slow, 1000 * whole), strict=True))
@@ -225,17 +256,28 @@ def growth() -> pd.DataFrame:
         "print(json.dumps(dict(ms=1000 * r.seconds / steps, us_text=1e6 * t / m, mb=peak_mb())))"
     )
     cases = [(n, 3072, 32) for n in (10_000, 100_000, 1_000_000)]
-    cases += [(50_000, d, 32) for d in (1024, 4096, 16_384, 65_536)] + [(50_000, 3072, k) for k in (8, 64, 128)]
+    cases += [(50_000, d, 32) for d in (1024, 4096, 16_384, 65_536)] + [
+        (50_000, 3072, k) for k in (8, 64, 128)
+    ]
     lines = []
     for n, d_sae, k in cases:
         steps = 40 if d_sae <= 4096 else 10
         text = code.format(root=str(ROOT), n=n, d_sae=d_sae, k=k, steps=steps)
         done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True)
         got = (
-            json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else {"ms": np.nan, "us_text": np.nan, "mb": np.nan}
+            json.loads(done.stdout.splitlines()[-1])
+            if done.returncode == 0
+            else {"ms": np.nan, "us_text": np.nan, "mb": np.nan}
         )
         lines.append(
-            {"n": n, "d_sae": d_sae, "k": k, "ms / step": got["ms"], "µs / text, top texts": got["us_text"], "peak MB": got["mb"]}
+            {
+                "n": n,
+                "d_sae": d_sae,
+                "k": k,
+                "ms / step": got["ms"],
+                "µs / text, top texts": got["us_text"],
+                "peak MB": got["mb"],
+            }
         )
     return pd.DataFrame(lines)
 
@@ -276,22 +318,31 @@ def gpu() -> pd.DataFrame:
         config = TrainConfig(steps=300, target_l0=k, batch_size=4096, eval_every=300)
         result = train(make_sae("topk", 384, d_sae, k), x, config, held_out=x[:4096], progress=False)
         per_step = 5 * 2 * 4096 * 384 * d_sae
-        lines[d_sae] = {"samples/s": 300 * 4096 / result.seconds, "share of matmul rate": per_step * 300 / result.seconds / rate}
+        lines[d_sae] = {
+            "samples/s": 300 * 4096 / result.seconds,
+            "share of matmul rate": per_step * 300 / result.seconds / rate,
+        }
         lines[d_sae]["seconds for one pass over 1M"] = 1e6 / lines[d_sae]["samples/s"]
     return pd.DataFrame(lines).T
 
 
 def main() -> None:
     """Run the parts asked for; print and write data/results/speed.json."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--peers", help="python of the peers' environment")
     parser.add_argument(
-        "--only", default="training,sweep,extraction,feeding,labels,growth" + (",gpu" if torch.cuda.is_available() else "")
+        "--only",
+        default="training,sweep,extraction,feeding,labels,growth"
+        + (",gpu" if torch.cuda.is_available() else ""),
     )
     parser.add_argument("--steps", type=int, default=800)
     arguments = parser.parse_args()
     parts = arguments.only.split(",")
-    store = EmbeddingStore.extract(ROOT / "data" / "stores" / "all", load_corpus(verbose=False), load_encoder(), progress=False)
+    store = EmbeddingStore.extract(
+        ROOT / "data" / "stores" / "all", load_corpus(verbose=False), load_encoder(), progress=False
+    )
     tables = training(store, arguments.peers, arguments.steps) if "training" in parts else {}
     simple = {"sweep": lambda: sweep(store), "extraction": extraction, "feeding": lambda: feeding(store), "labels": lambda: labels(store),
               "growth": growth, "gpu": gpu}  # fmt: skip
@@ -311,7 +362,9 @@ def main() -> None:
     }
     out = folder / "speed.json"
     old = json.loads(out.read_text()) if out.exists() else {}
-    out.write_text(json.dumps(old | machine | {name: t.T.to_dict() for name, t in tables.items()}, indent=1, default=str))
+    out.write_text(
+        json.dumps(old | machine | {name: t.T.to_dict() for name, t in tables.items()}, indent=1, default=str)
+    )
 
 
 if __name__ == "__main__":

@@ -19,8 +19,8 @@ import nbformat
 import pytest
 from test_browser import crowd, view  # noqa: F401 (fixtures)
 
-from saelib.controls import State
-from saelib.maps import CONFIG, feature_map
+from saelib.browser.controls import State
+from saelib.browser.maps import CONFIG, feature_map
 
 ROOT = Path(__file__).resolve().parents[2]
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
@@ -37,9 +37,9 @@ import numpy as np, pandas as pd, torch
 from scipy import sparse
 from conftest import WordEncoder
 from test_browser import EVIL
-from saelib.browser import browse
-from saelib.lookup import make_view, map_file
-from saelib.training import make_sae
+from saelib.browser.app import browse
+from saelib.browser.view import make_view, map_file
+from saelib.sae import make_sae
 
 rng, words = np.random.default_rng(0), ["river", "castle", "violin", "galaxy", "bread", "tiger"]
 d_sae, n = 3072, 36_000
@@ -103,7 +103,10 @@ def page(chromium, tmp_path_factory):
     port, token = free_port(), "walk"
     command = [sys.executable, "-m", "jupyter", "lab", "--no-browser", "--ip=127.0.0.1", f"--port={port}", f"--IdentityProvider.token={token}",
                f"--ServerApp.root_dir={folder}", "--allow-root", "--LabApp.news_url=", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]  # fmt: skip
-    environment = os.environ | {"JUPYTER_CONFIG_DIR": str(folder / "config"), "JUPYTERLAB_SETTINGS_DIR": str(folder / "settings")}
+    environment = os.environ | {
+        "JUPYTER_CONFIG_DIR": str(folder / "config"),
+        "JUPYTERLAB_SETTINGS_DIR": str(folder / "settings"),
+    }
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
     try:
         for _ in range(120):
@@ -127,7 +130,9 @@ def page(chromium, tmp_path_factory):
                     button.click()
         page.locator(".jp-CodeCell .cm-content").first.click()
         page.keyboard.press("Shift+Enter")
-        page.wait_for_function("() => document.querySelectorAll('.jp-InputPrompt')[0].innerText.includes('[1]')", timeout=180_000)
+        page.wait_for_function(
+            "() => document.querySelectorAll('.jp-InputPrompt')[0].innerText.includes('[1]')", timeout=180_000
+        )
         page.locator(".jp-CodeCell .cm-content").nth(1).click()
         page.began = time.perf_counter()
         page.keyboard.press("Shift+Enter")
@@ -152,13 +157,17 @@ def selected(page):
 
 def wait_feature(page, feature):
     page.wait_for_function(
-        "f => document.querySelector('.sae-right .eye')?.innerText.trim() == 'Feature ' + f", arg=feature, timeout=20_000
+        "f => document.querySelector('.sae-right .eye')?.innerText.trim() == 'Feature ' + f",
+        arg=feature,
+        timeout=20_000,
     )
 
 
 def wait_change(page, before):
     page.wait_for_function(
-        "f => document.querySelector('.sae-right .eye').innerText.trim() != 'Feature ' + f", arg=before, timeout=20_000
+        "f => document.querySelector('.sae-right .eye').innerText.trim() != 'Feature ' + f",
+        arg=before,
+        timeout=20_000,
     )
 
 
@@ -168,7 +177,9 @@ def control(page, name):
 
 def pick(page, name, number):
     """Pick a row of a list, given by its name."""
-    page.locator(f".sae-rows:visible .widget-label:text-is('{name}') + .widget-radio-box input").nth(number).check(force=True)
+    page.locator(f".sae-rows:visible .widget-label:text-is('{name}') + .widget-radio-box input").nth(
+        number
+    ).check(force=True)
 
 
 def shot(page, name, at=".sae-browser"):
@@ -192,7 +203,15 @@ def open_page(page, title):
 def click_map(page, plot):
     """Click near the middle until a point is hit."""
     before, box = selected(page), plot.locator(".nsewdrag").first.bounding_box()
-    for dx, dy in [(0.5, 0.5), (0.45, 0.55), (0.55, 0.45), (0.4, 0.5), (0.5, 0.4), (0.48, 0.52), (0.52, 0.47)]:
+    for dx, dy in [
+        (0.5, 0.5),
+        (0.45, 0.55),
+        (0.55, 0.45),
+        (0.4, 0.5),
+        (0.5, 0.4),
+        (0.48, 0.52),
+        (0.52, 0.47),
+    ]:
         page.mouse.move(box["x"] + box["width"] * dx, box["y"] + box["height"] * dy)
         time.sleep(0.4)
         page.mouse.down()
@@ -240,21 +259,29 @@ def test_search_and_steps(page):
     page.get_by_role("button", name="next", exact=True).click()
     wait_change(page, here)
     page.wait_for_function(
-        "t => document.querySelector('.sae-right .sae-rows .h64').innerHTML != t", arg=before[2], timeout=20_000
+        "t => document.querySelector('.sae-right .sae-rows .h64').innerHTML != t",
+        arg=before[2],
+        timeout=20_000,
     )
     after = [page.locator(p).first.inner_html() for p in parts]
-    assert all(a != b for a, b in zip(before, after, strict=True)) and "galaxy" in heading(page)  # card, histogram, examples
+    assert all(a != b for a, b in zip(before, after, strict=True)) and "galaxy" in heading(
+        page
+    )  # card, histogram, examples
     shot(page, "02-search")
     page.get_by_placeholder("a word, e.g. galaxy").fill("")
     page.wait_for_selector(".sae-left :text('3,071 features')")
 
 
 def test_the_table_sorts_pages_and_picks(page):
-    ids = lambda: [int(text.split(":")[0]) for text in page.locator(".sae-left .widget-radio-box label").all_text_contents()]
+    ids = lambda: [
+        int(text.split(":")[0])
+        for text in page.locator(".sae-left .widget-radio-box label").all_text_contents()
+    ]
     first = ids()
     page.get_by_role("button", name="more ›").first.click()
     page.wait_for_function(
-        "t => document.querySelector('.sae-left .widget-radio-box label').textContent.split(':')[0] != t", arg=str(first[0])
+        "t => document.querySelector('.sae-left .widget-radio-box label').textContent.split(':')[0] != t",
+        arg=str(first[0]),
     )
     assert not set(first) & set(ids())
     page.get_by_role("button", name="density", exact=True).click()
@@ -294,13 +321,15 @@ def test_messages(page):
 
 def test_examples_texts_neighbours_note(page):
     page.wait_for_function(
-        "() => document.querySelectorAll('.sae-right .sae-rows.h64 .widget-radio-box label').length == 10", timeout=20_000
+        "() => document.querySelectorAll('.sae-right .sae-rows.h64 .widget-radio-box label').length == 10",
+        timeout=20_000,
     )
     examples = page.locator(".sae-right .sae-rows.h64 .widget-radio-box label")
     first = examples.all_text_contents()
     page.locator(".sae-right").get_by_role("button", name="more ›").click()
     page.wait_for_function(
-        "t => document.querySelector('.sae-right .sae-rows.h64 .widget-radio-box label')?.textContent != t", arg=first[0]
+        "t => document.querySelector('.sae-right .sae-rows.h64 .widget-radio-box label')?.textContent != t",
+        arg=first[0],
     )
     assert not set(first) & set(examples.all_text_contents())
     page.get_by_role("button", name="highlight words").click()
@@ -352,14 +381,18 @@ def test_maps(page):
     shot(page, "09-map-score", ".sae-page:visible")
     open_page(page, "Document map")
     time.sleep(3)
-    colour = page.evaluate("[...document.querySelectorAll('.sae-page .js-plotly-plot')].at(-1)._fullData[0].marker.color")
+    colour = page.evaluate(
+        "[...document.querySelectorAll('.sae-page .js-plotly-plot')].at(-1)._fullData[0].marker.color"
+    )
     assert colour == "#999999", "texts without the feature are grey"
     shot(page, "10-documents", ".sae-page:visible")
 
 
 def test_sentence_and_comparisons(page):
     open_page(page, "Try a sentence")
-    page.get_by_placeholder("type or paste a text").fill("<img src=x onerror=window.hacked=1> river castle galaxy")
+    page.get_by_placeholder("type or paste a text").fill(
+        "<img src=x onerror=window.hacked=1> river castle galaxy"
+    )
     page.get_by_role("button", name="show its features").click()
     page.wait_for_selector(".sae-page:visible h4:has-text('What the SAE sees')", timeout=20_000)
     assert page.locator(".sae-page:visible mark").count() > 3
@@ -423,7 +456,9 @@ def test_keyboard_reaches_every_control(page):
 def test_narrow_and_dark(page):
     page.set_viewport_size({"width": 1366, "height": 768})  # a 13-inch screen
     tools = page.locator(".sae-tools > *")
-    assert len({round(tools.nth(i).bounding_box()["y"] / 20) for i in range(tools.count())}) == 1, "the toolbar is one line"
+    assert len({round(tools.nth(i).bounding_box()["y"] / 20) for i in range(tools.count())}) == 1, (
+        "the toolbar is one line"
+    )
     shot(page, "16-1366x768")
     page.get_by_role("menuitem", name="Settings").click()
     page.get_by_text("Theme", exact=True).click()
@@ -444,7 +479,9 @@ def test_narrow_and_dark(page):
     open_page(page, "Feature map")
     page.set_viewport_size({"width": 700, "height": 900})
     time.sleep(1)
-    assert page.locator(".sae-right").bounding_box()["y"] > page.locator(".sae-left").bounding_box()["y"] + 300  # one column
+    assert (
+        page.locator(".sae-right").bounding_box()["y"] > page.locator(".sae-left").bounding_box()["y"] + 300
+    )  # one column
     shot(page, "19-narrow")
     page.set_viewport_size({"width": 1366, "height": 900})
 
@@ -459,7 +496,7 @@ def test_static_page_needs_no_kernel_and_no_network(chromium, tmp_path):
         .replace("3071", "127"),
         space,
     )
-    from saelib.pages import page as static
+    from saelib.browser.report import page as static
 
     (tmp_path / "browser.html").write_text(static(space["view"]), encoding="utf-8")
     for scheme in ("light", "dark"):
@@ -509,7 +546,9 @@ def test_a_map_of_65_thousand_features_pans(chromium, tmp_path, crowd):  # noqa:
     page.mouse.down()
     session = page.context.new_cdp_session(page)
     session.send("Performance.enable")
-    busy = lambda: next(m["value"] for m in session.send("Performance.getMetrics")["metrics"] if m["name"] == "TaskDuration")
+    busy = lambda: next(
+        m["value"] for m in session.send("Performance.getMetrics")["metrics"] if m["name"] == "TaskDuration"
+    )
     page.evaluate("window.frames_.length = 0")
     before = busy()
     for i in range(60):

@@ -16,11 +16,11 @@ from scipy import sparse
 
 from saelib.activations import co_activation, feature_stats, top_texts
 from saelib.encoder import Encoder
-from saelib.saes import SAE
+from saelib.sae import SAE
 
 
 @dataclass
-class View:
+class FeatureView:
     """Everything the browser needs, computed once.
 
     Attributes:
@@ -65,7 +65,11 @@ class View:
         if "terms" not in self.names or feature not in self.names.index:
             return []
         terms = list(self.names.at[feature, "terms"])
-        scores = list(self.names.at[feature, "term_scores"]) if "term_scores" in self.names else [np.nan] * len(terms)
+        scores = (
+            list(self.names.at[feature, "term_scores"])
+            if "term_scores" in self.names
+            else [np.nan] * len(terms)
+        )
         return [(str(t), float(s)) for t, s in zip(terms, scores, strict=True)]
 
     @property
@@ -76,7 +80,11 @@ class View:
             label = self.names["label"].fillna("").astype(str).replace("", "unnamed")
             if "shown" in self.names:
                 label = label.where(self.names["shown"].fillna(False).astype(bool), "unnamed")
-            label = label.reindex(every).fillna("(no label)").mask(self.stats.n_texts.reindex(every) == 0, "(dead)")
+            label = (
+                label.reindex(every)
+                .fillna("(no label)")
+                .mask(self.stats.n_texts.reindex(every) == 0, "(dead)")
+            )
             self.cache["labels"] = label.tolist()
         return self.cache["labels"]
 
@@ -91,7 +99,7 @@ class View:
 def make_view(
     sae: SAE, texts: list[str], domains: np.ndarray, embeddings: np.ndarray, table: sparse.csr_matrix, names: pd.DataFrame,
     encoder: Encoder | None = None, folder: Path | None = None,
-) -> View:  # fmt: skip
+) -> FeatureView:  # fmt: skip
     """Compute what the browser reads; the slow part (the map) is kept in `folder` when given.
 
     Raises:
@@ -119,7 +127,7 @@ def make_view(
     order, rank = order[rank < n_near], rank[rank < n_near]
     together, count = np.full((sae.d_sae, n_near), -1), np.zeros((sae.d_sae, n_near), dtype=int)
     together[feature[order], rank], count[feature[order], rank] = other[order], times[order]
-    return View(
+    return FeatureView(
         sae, texts, np.asarray(domains), embeddings, table.tocsc(), names, feature_stats(table, domains), rows, acts,
         np.concatenate(near), np.concatenate(near_cosine), together, count, feature_map(sae, folder), encoder, table.tocsr(),
         Path(folder) if folder else None,
@@ -128,7 +136,10 @@ def make_view(
 
 def map_file(sae: SAE, folder: Path) -> Path:
     """Where the map of this SAE is kept: named after its decoder, so that another SAE does not get an old map."""
-    return Path(folder) / f"map-{hashlib.sha256(sae.W_dec.detach().cpu().numpy().tobytes()).hexdigest()[:16]}.npy"
+    return (
+        Path(folder)
+        / f"map-{hashlib.sha256(sae.W_dec.detach().cpu().numpy().tobytes()).hexdigest()[:16]}.npy"
+    )
 
 
 def feature_map(sae: SAE, folder: Path | None = None) -> np.ndarray:
@@ -140,7 +151,9 @@ def feature_map(sae: SAE, folder: Path | None = None) -> np.ndarray:
     try:
         from umap import UMAP
 
-        xy = UMAP(n_neighbors=min(15, len(W) - 1), min_dist=0.15, metric="cosine", random_state=0, n_jobs=1).fit_transform(W)
+        xy = UMAP(
+            n_neighbors=min(15, len(W) - 1), min_dist=0.15, metric="cosine", random_state=0, n_jobs=1
+        ).fit_transform(W)
     except ImportError:
         centred = W - W.mean(0)
         xy = centred @ np.linalg.svd(centred, full_matrices=False)[2][:2].T
@@ -150,22 +163,31 @@ def feature_map(sae: SAE, folder: Path | None = None) -> np.ndarray:
     return xy.astype(np.float32)
 
 
-def check_feature(view: View, feature: object) -> int:
+def check_feature(view: FeatureView, feature: object) -> int:
     """The number of a feature, or a ValueError that names the valid range."""
     try:
         number = int(feature)
     except (TypeError, ValueError):
-        raise ValueError(f"{str(feature)[:40]!r} is not a feature: give a number from 0 to {view.sae.d_sae - 1}") from None
+        raise ValueError(
+            f"{str(feature)[:40]!r} is not a feature: give a number from 0 to {view.sae.d_sae - 1}"
+        ) from None
     if not 0 <= number < view.sae.d_sae:
         raise ValueError(f"there is no feature {number}: give a number from 0 to {view.sae.d_sae - 1}")
     return number
 
 
-SORTS = {"label score": "auroc", "density": "density", "max": "max", "mean": "mean_active", "label": "label", "id": "id"}
+SORTS = {
+    "label score": "auroc",
+    "density": "density",
+    "max": "max",
+    "mean": "mean_active",
+    "label": "label",
+    "id": "id",
+}
 
 
 def find(
-    view: View, query: str = "", by_meaning: bool = False, sort: str = "label score", hide_dead: bool = True,
+    view: FeatureView, query: str = "", by_meaning: bool = False, sort: str = "label score", hide_dead: bool = True,
     reverse: bool = False, within: tuple[int, ...] | None = None,
 ) -> np.ndarray:  # fmt: skip
     """Features that match a query, in the order asked for.
@@ -192,20 +214,32 @@ def find(
     if query:
         if "words" not in view.cache:
             terms = view.names["terms"].map(" ".join).to_dict() if "terms" in view.names else {}
-            view.cache["words"] = [f"{label} {terms.get(f, '')}".lower() for f, label in enumerate(view.labels)]
+            view.cache["words"] = [
+                f"{label} {terms.get(f, '')}".lower() for f, label in enumerate(view.labels)
+            ]
         features = np.array([f for f in features if query.lower() in view.cache["words"][f]], dtype=int)
     if sort in ("id", "label"):
-        order = features if sort == "id" else features[np.argsort([view.labels[f].lower() for f in features], kind="stable")]
+        order = (
+            features
+            if sort == "id"
+            else features[np.argsort([view.labels[f].lower() for f in features], kind="stable")]
+        )
         return order[::-1] if reverse else order
     frame = view.names if sort == "label score" else view.stats
-    key = frame[SORTS[sort]].reindex(features).to_numpy(float) if SORTS[sort] in frame else np.full(len(features), np.nan)
+    key = (
+        frame[SORTS[sort]].reindex(features).to_numpy(float)
+        if SORTS[sort] in frame
+        else np.full(len(features), np.nan)
+    )
     return features[np.argsort(key if reverse else -key, kind="stable")]
 
 
-def label_vectors(view: View) -> np.ndarray:
+def label_vectors(view: FeatureView) -> np.ndarray:
     """Embeddings of all labels (d_sae, d_in), computed once and kept in the view's folder."""
     if "label vectors" not in view.cache:
-        print_ = hashlib.sha256("\n".join([view.encoder.fingerprint, *view.labels]).encode("utf-8", "replace")).hexdigest()[:16]
+        print_ = hashlib.sha256(
+            "\n".join([view.encoder.fingerprint, *view.labels]).encode("utf-8", "replace")
+        ).hexdigest()[:16]
         file = view.folder / f"labels-{print_}.npy" if view.folder else None
         if file and file.exists():
             view.cache["label vectors"] = np.load(file, allow_pickle=False)
@@ -220,7 +254,9 @@ def label_vectors(view: View) -> np.ndarray:
 BANDS = ("strongest", "upper quarter", "second quarter", "third quarter", "lowest quarter", "near misses")
 
 
-def band_texts(view: View, feature: int, band: str, page: int = 0, size: int = 10, seed: int = 0) -> tuple[pd.DataFrame, int]:
+def band_texts(
+    view: FeatureView, feature: int, band: str, page: int = 0, size: int = 10, seed: int = 0
+) -> tuple[pd.DataFrame, int]:
     """A page of the texts of one band of `BANDS`, and how many texts the band has.
 
     "strongest" goes through all texts that activate the feature; the quarters are those of all but the ten strongest, in a
@@ -249,7 +285,10 @@ def band_texts(view: View, feature: int, band: str, page: int = 0, size: int = 1
     return pd.DataFrame({"row": rows[some], "act": acts[some]}), len(quarter)
 
 
-def example_rows(view: View, feature: int) -> pd.DataFrame:
+def example_rows(view: FeatureView, feature: int) -> pd.DataFrame:
     """Texts to show (`row`, `act`, `band`): the ten strongest, five from each quarter of the rest, five near misses."""
-    parts = [band_texts(view, feature, band, size=10 if band == "strongest" else 5)[0].assign(band=band) for band in BANDS]
+    parts = [
+        band_texts(view, feature, band, size=10 if band == "strongest" else 5)[0].assign(band=band)
+        for band in BANDS
+    ]
     return pd.concat([part for part in parts if len(part)] or parts[:1])

@@ -24,7 +24,7 @@ from sklearn.feature_extraction.text import CountVectorizer
 from saelib.activations import top_texts
 
 
-class Vectors:
+class EmbeddingCache:
     """A cache string → unit vector; what is new is embedded in one call."""
 
     def __init__(self, encode: Callable[[list[str]], np.ndarray]) -> None:
@@ -40,7 +40,7 @@ class Vectors:
 
 
 class _Backend(BaseEmbedder):
-    def __init__(self, vectors: Vectors) -> None:
+    def __init__(self, vectors: EmbeddingCache) -> None:
         super().__init__()
         self.vectors = vectors
 
@@ -96,19 +96,33 @@ class KeyBERTInterpreter:
         if not len(live):
             raise ValueError("no feature is active on these texts: nothing to label")
         distinct = np.unique(rows[live][rows[live] >= 0])
-        vectors = Vectors(self.encode)
-        terms_of = dict(zip(distinct, self.text_terms([texts[r] for r in distinct], embeddings[distinct], vectors), strict=True))
+        vectors = EmbeddingCache(self.encode)
+        terms_of = dict(
+            zip(
+                distinct,
+                self.text_terms([texts[r] for r in distinct], embeddings[distinct], vectors),
+                strict=True,
+            )
+        )
         records = []
         for feature in live:
             used = [int(r) for r in rows[feature] if r >= 0]
             ranked = self.aggregate([terms_of[r] for r in used], vectors)[: self.n_terms]
             terms, scores = [t for t, _ in ranked], [s for _, s in ranked]
             records.append(
-                {"feature": int(feature), "label": ", ".join(terms), "terms": terms, "scores": scores, "top_rows": used}
+                {
+                    "feature": int(feature),
+                    "label": ", ".join(terms),
+                    "terms": terms,
+                    "scores": scores,
+                    "top_rows": used,
+                }
             )
         return pd.DataFrame(records).set_index("feature")
 
-    def text_terms(self, texts: list[str], embeddings: np.ndarray, vectors: Vectors) -> list[list[tuple[str, float]]]:
+    def text_terms(
+        self, texts: list[str], embeddings: np.ndarray, vectors: EmbeddingCache
+    ) -> list[list[tuple[str, float]]]:
         """For each text its (term, cosine) list: keywords, merged, and phrases that fit."""
         counter = CountVectorizer(ngram_range=(1, 1), stop_words="english")
         try:
@@ -130,7 +144,7 @@ class KeyBERTInterpreter:
                 words += [(p, float(c)) for p, c in zip(phrases, cosines, strict=True) if c >= self.phrase_at]
         return kept
 
-    def _merge(self, keywords: list[tuple[str, float]], vectors: Vectors) -> list[tuple[str, float]]:
+    def _merge(self, keywords: list[tuple[str, float]], vectors: EmbeddingCache) -> list[tuple[str, float]]:
         """Keep the best of words whose cosine is ≥ merge_at, in score order."""
         kept: list[tuple[str, float]] = []
         for word, score in sorted(keywords, key=lambda pair: -pair[1]):
@@ -138,7 +152,9 @@ class KeyBERTInterpreter:
                 kept.append((word, float(score)))
         return kept
 
-    def aggregate(self, per_text: list[list[tuple[str, float]]], vectors: Vectors) -> list[tuple[str, float]]:
+    def aggregate(
+        self, per_text: list[list[tuple[str, float]]], vectors: EmbeddingCache
+    ) -> list[tuple[str, float]]:
         """Over a feature's texts: score = S/N · log(1 + N), similar terms grouped greedily."""
         total, count = defaultdict(float), defaultdict(int)
         for terms in per_text:

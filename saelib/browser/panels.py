@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING
 
 import ipywidgets as w
 
-from saelib import lookup, markup, pages
-from saelib.controls import WIDE, TextPane, auto, labelled, side_card
+from saelib.browser import markup
+from saelib.browser import report as pages
+from saelib.browser import view as lookup
+from saelib.browser.controls import WIDE, TextPane, auto, labelled, side_card
 
 if TYPE_CHECKING:
-    from saelib.browser import Browser
+    from saelib.browser.app import Browser
 
 
 def _filled(text: str) -> str:
@@ -23,7 +25,9 @@ def _filled(text: str) -> str:
     return text
 
 
-def _form(fields: list[w.Widget], answer: Callable[[], str | None], label: str, out: w.Widget | None = None) -> list[w.Widget]:
+def _form(
+    fields: list[w.Widget], answer: Callable[[], str | None], label: str, out: w.Widget | None = None
+) -> list[w.Widget]:
     """Fields, a button, what went wrong, and the answer: HTML, or a widget that `answer` fills itself."""
     wrong, button = w.HTML(layout=WIDE), w.Button(description=label, layout=auto(min_width="150px"))
     shown = w.HTML(layout=WIDE) if out is None else out
@@ -43,7 +47,9 @@ def _form(fields: list[w.Widget], answer: Callable[[], str | None], label: str, 
 
 def sentence_page(browser: Browser) -> list[w.Widget]:
     """A text taken apart."""
-    browser.sentence = w.Textarea(placeholder="type or paste a text", layout=w.Layout(width="98%", height="70px"))
+    browser.sentence = w.Textarea(
+        placeholder="type or paste a text", layout=w.Layout(width="98%", height="70px")
+    )
     browser.sentence_pane = TextPane(browser.view, browser.state)
     browser.sentence_pane.layout = w.Layout(flex="2 1 480px", min_width="300px")
     both = w.Box(
@@ -63,19 +69,29 @@ def sentence_page(browser: Browser) -> list[w.Widget]:
 def pair_page(browser: Browser) -> list[w.Widget]:
     """Two texts: why is their cosine what it is?"""
     names = ("first text", "second text")
-    browser.pair = [w.Textarea(placeholder=name, layout=w.Layout(width="98%", height="55px")) for name in names]
+    browser.pair = [
+        w.Textarea(placeholder=name, layout=w.Layout(width="98%", height="55px")) for name in names
+    ]
     return _form(
-        browser.pair, lambda: pages.compare_texts(browser.view, *(_filled(p.value) for p in browser.pair)), "compare texts"
+        browser.pair,
+        lambda: pages.compare_texts(browser.view, *(_filled(p.value) for p in browser.pair)),
+        "compare texts",
     )
 
 
 def features_page(browser: Browser) -> list[w.Widget]:
     """Two features, side by side."""
-    pair = zip(("feature", "with"), (browser.state.feature, int(browser.view.near[browser.state.feature][0])), strict=True)
+    pair = zip(
+        ("feature", "with"),
+        (browser.state.feature, int(browser.view.near[browser.state.feature][0])),
+        strict=True,
+    )
     browser.two = [w.Text(value=str(v), **labelled("200px", description=d)) for d, v in pair]
     return _form(
         [w.HBox(browser.two)],
-        lambda: pages.compare_features(browser.view, *(lookup.check_feature(browser.view, t.value) for t in browser.two)),
+        lambda: pages.compare_features(
+            browser.view, *(lookup.check_feature(browser.view, t.value) for t in browser.two)
+        ),
         "compare features",
     )
 

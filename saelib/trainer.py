@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -20,10 +20,59 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from saelib.config import TrainConfig
-from saelib.functional import excess_quantile
 from saelib.metrics import Evaluation, evaluate
-from saelib.saes import SAE, BatchTopKSAE, JumpReLUSAE, TopKSAE, VanillaSAE
+from saelib.sae import SAE, BatchTopKSAE, JumpReLUSAE, TopKSAE, VanillaSAE
+from saelib.sparse_step import excess_quantile
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How to train; every field has a default that works for the tutorial's corpora.
+
+    Attributes:
+        steps: optimiser steps. batch_size: embeddings a step.
+        lr: Adam's peak learning rate. warmup, decay: shares of the run.
+        threshold_lr: the peak rate of JumpReLU's thresholds, which live on the scale of pre-activations, not of weights.
+        target_l0: features active per text; None leaves the coefficient as it is.
+        coefficient: of the sparsity penalty (Vanilla: where steering starts; JumpReLU: constant).
+        coefficient_warmup: share of the run over which the penalty fades in.
+        jumprelu_start: share of the run that JumpReLU, when it has a target, trains with BatchTopK's
+            selection, so that its thresholds start where L0 is the target.
+        clip: gradient-norm limit. aux_coef: weight of AuxK. k_aux: latents in it, None = d_in / 2.
+        dead_after: a latent is dead when not active on this many last training samples;
+            None = an eighth of the run, at most 10 million.
+        eval_every: steps between held-out evaluations; None = an eighth of the run.
+        seed: order of the batches.
+    """
+
+    steps: int = 800
+    batch_size: int = 1024
+    lr: float = 4e-3
+    threshold_lr: float = 2e-2
+    warmup: float = 0.05
+    decay: float = 0.3
+    target_l0: float | None = None
+    coefficient: float = 1.0
+    coefficient_warmup: float = 0.1
+    jumprelu_start: float = 0.5
+    clip: float = 1.0
+    aux_coef: float = 1 / 32
+    k_aux: int | None = None
+    dead_after: int | None = None
+    eval_every: int | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "lr", "threshold_lr", "clip"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be positive, not {getattr(self, name)}")
+        for name in ("coefficient", "coefficient_warmup", "aux_coef", "warmup", "decay"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} must not be negative, but is {getattr(self, name)}")
+        if self.warmup + self.decay > 1:
+            raise ValueError(f"warmup + decay must be at most 1, not {self.warmup + self.decay}")
+        if self.target_l0 is not None and not self.target_l0 > 0:
+            raise ValueError(f"target_l0 must be positive, not {self.target_l0}")
 
 
 class CheckpointError(ValueError):
@@ -35,7 +84,9 @@ def _schedule(step: int, config: TrainConfig) -> float:
     return min(1.0, (step + 1) / max(warm, 1), (config.steps - step) / max(cool, 1))
 
 
-def _load_checkpoint(folder: Path, sae: SAE, adam: torch.optim.Optimizer, config: TrainConfig) -> tuple[dict, Tensor | None]:
+def _load_checkpoint(
+    folder: Path, sae: SAE, adam: torch.optim.Optimizer, config: TrainConfig
+) -> tuple[dict, Tensor | None]:
     with safe_open(folder / "checkpoint.safetensors", "pt") as file:
         state = json.loads(file.metadata()["state"])
     if state["config"] != asdict(config) or state["sae"] != sae.config():
@@ -57,12 +108,14 @@ def _load_checkpoint(folder: Path, sae: SAE, adam: torch.optim.Optimizer, config
     return state, tensors["dead"].to(sae.W_enc.device) if "dead" in tensors else None
 
 
-class Member:
+class Trainer:
     """One SAE in training: its optimiser, its state, its steps. `train` drives one, `train_many` several."""
 
     def __init__(self, sae: SAE, config: TrainConfig, device: torch.device) -> None:
         if config.target_l0 is not None and isinstance(sae, TopKSAE) and sae.k != config.target_l0:
-            raise ValueError(f"target_l0 is {config.target_l0} but the SAE's k is {sae.k}: for TopK and BatchTopK they are one")
+            raise ValueError(
+                f"target_l0 is {config.target_l0} but the SAE's k is {sae.k}: for TopK and BatchTopK they are one"
+            )
         self.sae, self.config = sae.to(device).train(), config
         self.target = config.target_l0 or getattr(sae, "target_l0", None)
         self.jumprelu = isinstance(sae, JumpReLUSAE) and bool(self.target)
@@ -80,8 +133,12 @@ class Member:
         """Fit the normaliser, make the optimiser, and resume where a checkpoint stands."""
         sae, self.calibration = self.sae, calibration
         sae.fit_normalizer(sample)
-        if isinstance(sae, VanillaSAE) and self.target:  # start sparse, or the penalty shrinks everything first
-            sae.b_enc.data.fill_(-excess_quantile(sae, sample, min(4 * self.target, sae.d_sae / 2), positive=False))
+        if (
+            isinstance(sae, VanillaSAE) and self.target
+        ):  # start sparse, or the penalty shrinks everything first
+            sae.b_enc.data.fill_(
+                -excess_quantile(sae, sample, min(4 * self.target, sae.d_sae / 2), positive=False)
+            )
         self.own = [sae.threshold] if isinstance(sae, JumpReLUSAE) else []
         main = [p for p in sae.parameters() if all(p is not q for q in self.own)]
         groups = [{"params": main, "peak": self.config.lr}]
@@ -90,7 +147,9 @@ class Member:
         if folder and (folder / "checkpoint.safetensors").exists():
             self.state, self.dead = _load_checkpoint(folder, sae, self.adam, self.config)
             if isinstance(sae, JumpReLUSAE):
-                sae.warm = self.jumprelu and self.state["step"] <= self.config.jumprelu_start * self.config.steps
+                sae.warm = (
+                    self.jumprelu and self.state["step"] <= self.config.jumprelu_start * self.config.steps
+                )
         if isinstance(sae, VanillaSAE) and self.target:
             for name in ("coefficient", "l0", "unseen"):
                 if self.state[name] is not None:
@@ -102,7 +161,9 @@ class Member:
         tensors = {f"sae.{k}": v for k, v in self.sae.state_dict().items()}
         for i, slot in self.adam.state_dict()["state"].items():
             tensors |= {f"adam.{i}.{k}": v for k, v in slot.items()}
-        if self.dead is not None:  # looked up every 16th step only, so a resumed run needs what was found last
+        if (
+            self.dead is not None
+        ):  # looked up every 16th step only, so a resumed run needs what was found last
             tensors["dead"] = self.dead
         tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
         save_file(tensors, folder / "new.safetensors", {"state": json.dumps(self.state, default=float)})
@@ -131,7 +192,9 @@ class Member:
             sae.threshold.data.clamp_(min=1e-4)
         sae.samples_since_active.add_(n).masked_fill_(loss.active, 0)
         if isinstance(sae, VanillaSAE) and self.target:
-            if self.state["step"] % 20 == 19:  # texts of no training step activate more features than those of the batch
+            if (
+                self.state["step"] % 20 == 19
+            ):  # texts of no training step activate more features than those of the batch
                 with torch.no_grad():
                     unseen = (sae.encode(self.calibration[:1024]) > 0).sum(1).float().mean()
                 self.state["unseen"] = unseen / self.state["l0"].clamp_min(0.1)
@@ -140,7 +203,11 @@ class Member:
 
     def leave_warm_start(self, x: Tensor) -> None:
         """JumpReLU: from BatchTopK's selection to its own thresholds, at `jumprelu_start` of the run."""
-        if self.jumprelu and self.sae.warm and self.state["step"] >= self.config.jumprelu_start * self.config.steps:
+        if (
+            self.jumprelu
+            and self.sae.warm
+            and self.state["step"] >= self.config.jumprelu_start * self.config.steps
+        ):
             self.sae.calibrate(x)
             self.sae.warm = False
 

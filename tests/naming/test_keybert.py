@@ -10,9 +10,9 @@ from keybert.backend import BaseEmbedder
 from scipy import sparse
 
 from saelib.activations import activation_table, feature_stats, top_texts
-from saelib.interpret import KeyBERTInterpreter
-from saelib.scoring import detection
-from saelib.training import make_sae
+from saelib.naming.keybert import KeyBERTInterpreter
+from saelib.naming.scoring import detection
+from saelib.sae import make_sae
 
 TEXTS = [
     f"{a} {b} are {c} of the {d}"
@@ -35,9 +35,13 @@ def test_top_texts_and_stats_against_a_loop():
     for f in range(6):
         order = [i for i in np.argsort(-dense[:, f], kind="stable") if dense[i, f] > 0][:5]
         assert list(rows[f][rows[f] >= 0]) == order and np.allclose(acts[f][: len(order)], dense[order, f])
-        assert np.isclose(stats.density[f], (dense[:, f] > 0).mean()) and np.isclose(stats["max"][f], dense[:, f].max())
+        assert np.isclose(stats.density[f], (dense[:, f] > 0).mean()) and np.isclose(
+            stats["max"][f], dense[:, f].max()
+        )
     mass = [dense[i::3, 0].sum() for i in range(3)]
-    assert stats.top_domain[0] == "abc"[int(np.argmax(mass))] and np.isclose(stats.top_domain_share[0], max(mass) / sum(mass))
+    assert stats.top_domain[0] == "abc"[int(np.argmax(mass))] and np.isclose(
+        stats.top_domain_share[0], max(mass) / sum(mass)
+    )
 
 
 def test_activation_table_is_what_the_sae_says(words):
@@ -59,7 +63,9 @@ def transcription(encode, texts, embeddings, rows):
 
     total, count = {}, {}
     for r in rows:
-        pairs = KeyBERT(model=Backend()).extract_keywords(texts[r], keyphrase_ngram_range=(1, 1), stop_words="english", top_n=5)
+        pairs = KeyBERT(model=Backend()).extract_keywords(
+            texts[r], keyphrase_ngram_range=(1, 1), stop_words="english", top_n=5
+        )
         kept = []
         for word, score in sorted(pairs, key=lambda p: -p[1]):
             if all(float(encode([word])[0] @ encode([k])[0]) < 0.9 for k, _ in kept):
@@ -78,7 +84,9 @@ def transcription(encode, texts, embeddings, rows):
     for t in ranked:
         if t in used:
             continue
-        group = [u for u in ranked if u not in used and (u == t or float(encode([u])[0] @ encode([t])[0]) >= 0.8)]
+        group = [
+            u for u in ranked if u not in used and (u == t or float(encode([u])[0] @ encode([t])[0]) >= 0.8)
+        ]
         used |= set(group)
         s, n = sum(total[u] for u in group), sum(count[u] for u in group)
         groups.append((t, s / n * math.log(1 + n)))
@@ -99,7 +107,9 @@ def test_reference_labels_equal_a_direct_transcription(words):
 
 def test_interpreter_bad_and_odd_input(words):
     stop = ["the of and", "is to be"]
-    labels = KeyBERTInterpreter(words.encode).label(sparse.csr_matrix(np.eye(2, dtype=np.float32)), stop, words.encode(stop))
+    labels = KeyBERTInterpreter(words.encode).label(
+        sparse.csr_matrix(np.eye(2, dtype=np.float32)), stop, words.encode(stop)
+    )
     assert list(labels.label) == ["", ""]
     with pytest.raises(ValueError, match="one corpus"):
         KeyBERTInterpreter(words.encode).label(sparse.csr_matrix((3, 2)), stop, words.encode(stop))

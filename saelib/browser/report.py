@@ -14,9 +14,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from saelib import explain, lookup, markup, views
-from saelib.lookup import View
-from saelib.maps import landmarks
+from saelib.browser import cards as views
+from saelib.browser import explain, markup
+from saelib.browser import view as lookup
+from saelib.browser.maps import landmarks
+from saelib.browser.view import FeatureView
 
 
 def read_notes(file: Path | None) -> dict[str, str]:
@@ -39,7 +41,7 @@ def write_notes(file: Path | None, notes: dict[str, str]) -> None:
     os.replace(temporary, file)
 
 
-def export(view: View, folder: str | Path, notes: dict[str, str] | None = None) -> list[str]:
+def export(view: FeatureView, folder: str | Path, notes: dict[str, str] | None = None) -> list[str]:
     """Write features.csv, features.json and browser.html, with the notes; returns the paths."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -53,14 +55,14 @@ def export(view: View, folder: str | Path, notes: dict[str, str] | None = None) 
     return [str(folder / name) for name in ("features.csv", "features.json", "browser.html")]
 
 
-def compare_texts(view: View, first: str, second: str, n: int = 12) -> str:
+def compare_texts(view: FeatureView, first: str, second: str, n: int = 12) -> str:
     """Two texts: shared features, separating ones, and the sum that is their cosine."""
     if view.encoder is None:
         raise ValueError("the encoder is not loaded: pass encoder=… to make_view")
     return compare_embeddings(view, *view.encoder.encode([first, second]), n)
 
 
-def compare_embeddings(view: View, x: np.ndarray, y: np.ndarray, n: int = 12) -> str:
+def compare_embeddings(view: FeatureView, x: np.ndarray, y: np.ndarray, n: int = 12) -> str:
     """The same for two embeddings (d_in,), unit norm."""
     parts = explain.cosine_parts(view, x, y)
     features = parts[[isinstance(i, int) for i in parts.index]]
@@ -89,11 +91,13 @@ def compare_embeddings(view: View, x: np.ndarray, y: np.ndarray, n: int = 12) ->
             rows.append(line("", f"{len(group) - n} more", "", group.contribution.iloc[n:].sum()))
         out += f"<h4>{name}: {group.contribution.sum():+.3f}</h4>{markup.table(rows, 30, widths)}"
     rest = [line("", i, "", parts.contribution[i], "#888") for i in ("common part", "not explained")]
-    rest.append(f'<tr><th></th><th colspan="3">sum = cosine</th><th class="n">{parts.contribution.sum():+.3f}</th></tr>')
+    rest.append(
+        f'<tr><th></th><th colspan="3">sum = cosine</th><th class="n">{parts.contribution.sum():+.3f}</th></tr>'
+    )
     return f"{out}<h4>what no feature says</h4>{markup.table(rest, 30, widths)}"
 
 
-def compare_features(view: View, a: int, b: int) -> str:
+def compare_features(view: FeatureView, a: int, b: int) -> str:
     """Two features: how often together, cosine of their directions, shared examples, and a scatter."""
     one, two = (view.table[:, f].toarray().ravel() for f in (a, b))
     both, some = np.flatnonzero((one > 0) & (two > 0)), np.flatnonzero((one > 0) | (two > 0))
@@ -115,16 +119,19 @@ def compare_features(view: View, a: int, b: int) -> str:
         for r in rows
     ]
     head = f"<h3>{a}: {views.named(view, a)} &nbsp;·&nbsp; {b}: {views.named(view, b)}</h3>"
-    texts = f"<h4>Texts that activate both</h4>{markup.table(shared, 44, ('110px', ''))}"
+    texts = f"<h4>EncodedTexts that activate both</h4>{markup.table(shared, 44, ('110px', ''))}"
     return f'{head}{facts}<div class="two"><div>{svg}</div><div>{texts}</div></div>'
 
 
-def compare_domains(view: View, first: str, second: str, n: int = 8) -> str:
+def compare_domains(view: FeatureView, first: str, second: str, n: int = 8) -> str:
     """The sparse compare: what one domain has more of than the other."""
     frame = explain.domain_contrast(view, first, second)
     sure, out = frame[frame.q < 0.05], ""
     head = ("id#", "feature", "share in each#", "log odds ratio, 95%#")
-    for name, part in ((first, sure[sure.log_odds > 0].head(n)), (second, sure[sure.log_odds < 0].tail(n)[::-1])):
+    for name, part in (
+        (first, sure[sure.log_odds > 0].head(n)),
+        (second, sure[sure.log_odds < 0].tail(n)[::-1]),
+    ):
         rows = [
             f'<tr><td class="n"><span class="dim">{f}</span></td><td>{views.named(view, f)}</td><td class="n">{p.share_first:.1%} / {p.share_second:.1%}</td>'
             f'<td class="n">{p.log_odds:+.2f} [{p.low:+.2f}, {p.high:+.2f}]</td></tr>' for f, p in part.iterrows()
@@ -133,7 +140,7 @@ def compare_domains(view: View, first: str, second: str, n: int = 8) -> str:
     return f"<p>{len(sure)} of {len(frame)} features differ at q &lt; 0.05 (Wald test, Benjamini–Hochberg).</p>{out}"
 
 
-def map_svg(view: View, linked: set[int], size: int = 620) -> str:
+def map_svg(view: FeatureView, linked: set[int], size: int = 620) -> str:
     """The atlas without a kernel: points coloured by domain, sized by density, titled with their label, linked to their pages."""
     live = np.flatnonzero(view.stats.n_texts > 0)
     if not len(live):
@@ -172,10 +179,17 @@ PAGE_STYLE = """<style>
 @media(max-width:800px){.sae main{display:block}.sae nav{position:static;height:50vh}}
 @media print{.sae section,.sae div:has(>section:target)>section.home{display:block}.sae nav{height:auto;position:static}}
 </style>"""
-POLICY = "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
+POLICY = (
+    "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
+)
 
 
-def page(view: View, features: np.ndarray | None = None, limit: int = 300, notes: dict[str, str] | None = None) -> str:
+def page(
+    view: FeatureView,
+    features: np.ndarray | None = None,
+    limit: int = 300,
+    notes: dict[str, str] | None = None,
+) -> str:
     """All views as one HTML file: the table at the left, at the right the map or the page of the feature that was clicked.
 
     Args:
@@ -187,9 +201,14 @@ def page(view: View, features: np.ndarray | None = None, limit: int = 300, notes
     home = [f"<h4>Map (click a point)</h4>{map_svg(view, linked)}"]
     home += [f"<h2>A text and its features</h2>{views.document_page(view, r, linked=linked)}" for r in rows]
     if len(kept) > 1:
-        home.append("<h2>Two features</h2>" + compare_features(view, int(kept[0]), int(view.near[kept[0]][0])))
+        home.append(
+            "<h2>Two features</h2>" + compare_features(view, int(kept[0]), int(view.near[kept[0]][0]))
+        )
     if len(rows) > 1:
-        home.append("<h2>Two texts</h2>" + compare_embeddings(view, view.embeddings[rows[0]], view.embeddings[rows[1]]))
+        home.append(
+            "<h2>Two texts</h2>"
+            + compare_embeddings(view, view.embeddings[rows[0]], view.embeddings[rows[1]])
+        )
     if len(view.base_rate) > 1:
         home.append("<h2>Two domains</h2>" + compare_domains(view, *view.base_rate.index[:2]))
     pages = []
@@ -200,14 +219,10 @@ def page(view: View, features: np.ndarray | None = None, limit: int = 300, notes
         pages.append(f'<section id="f{f}"><a href="#home">← map and comparisons</a>{inner}</section>')
     head = markup.table([], 30, views.FEATURE_COLUMNS, FEATURE_HEAD, "")
     nav = f"<nav aria-label='features'>{head}{views.feature_rows(view, kept, linked=linked)}</nav>"
-    title = (
-        f"<h1>What is in these embeddings</h1><div class='dim'>{len(features):,} live features; pages for {len(kept):,}, best-named first. \
+    title = f"<h1>What is in these embeddings</h1><div class='dim'>{len(features):,} live features; pages for {len(kept):,}, best-named first. \
 Find in page (Ctrl+F) searches the table.</div>"
-    )
     body = f"<main><header>{title}</header>{nav}<div>{''.join(pages)}<section class='home' id='home'>{''.join(home)}</section></div></main>"
-    top = (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8">{POLICY}<meta name="viewport" content="width=device-width">'
-    )
+    top = f'<!doctype html><html lang="en"><head><meta charset="utf-8">{POLICY}<meta name="viewport" content="width=device-width">'
     return f'{top}<title>Feature browser</title>{markup.STYLE}{PAGE_STYLE}</head><body class="sae">{body}</body></html>'
 
 
@@ -220,30 +235,49 @@ def _drawn(text: object, limit: int) -> str:
     return "".join(c if ord(c) < 0x500 or 0x2010 <= ord(c) <= 0x2026 else "□" for c in line)
 
 
-def atlas_picture(view: View) -> plt.Figure:
+def atlas_picture(view: FeatureView) -> plt.Figure:
     """The map of the features as a picture: colour and shape by domain, size by density, names of the landmarks."""
     live = np.flatnonzero(view.stats.n_texts > 0)
-    groups = view.stats.top_domain.to_numpy(str)[live] if "top_domain" in view.stats else np.full(len(live), "all")
+    groups = (
+        view.stats.top_domain.to_numpy(str)[live] if "top_domain" in view.stats else np.full(len(live), "all")
+    )
     figure, axis = plt.subplots(figsize=(10, 5.6), dpi=90, layout="constrained")
     size = 12 + 260 * view.stats.density.to_numpy()[live] / max(view.stats.density.max(), 1e-9)
     for i, name in enumerate(sorted(set(groups))):
         here = groups == name
-        look = {"color": markup.PALETTE[i % len(markup.PALETTE)], "marker": "osD^"[i // len(markup.PALETTE) % 4]}
-        axis.scatter(*view.xy[live[here]].T, s=size[here], alpha=0.75, linewidths=0, label=_drawn(name, 34), **look)
+        look = {
+            "color": markup.PALETTE[i % len(markup.PALETTE)],
+            "marker": "osD^"[i // len(markup.PALETTE) % 4],
+        }
+        axis.scatter(
+            *view.xy[live[here]].T, s=size[here], alpha=0.75, linewidths=0, label=_drawn(name, 34), **look
+        )
     for f in landmarks(view):
         halo = {"facecolor": "white", "alpha": 0.65, "pad": 0.6, "edgecolor": "none"}
-        axis.text(*view.xy[f], _drawn(view.labels[f], 26), fontsize=7.5, ha="center", va="bottom", parse_math=False, bbox=halo)
+        axis.text(
+            *view.xy[f],
+            _drawn(view.labels[f], 26),
+            fontsize=7.5,
+            ha="center",
+            va="bottom",
+            parse_math=False,
+            bbox=halo,
+        )
     axis.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize=8, markerscale=0.7)
     axis.set(xticks=[], yticks=[], title=f"{len(live):,} features: colour is the domain, size the density")
     axis.spines[:].set_visible(False)
     return figure
 
 
-def feature_picture(view: View, feature: int, n: int = 8) -> plt.Figure:
+def feature_picture(view: FeatureView, feature: int, n: int = 8) -> plt.Figure:
     """A feature page as a picture: histogram, domains against the base rate, strongest texts."""
     figure = plt.figure(figsize=(10, 5.6), dpi=90, layout="constrained")
     grid = figure.add_gridspec(2, 2, height_ratios=(1, 1.35))
-    left, right, low = figure.add_subplot(grid[0, 0]), figure.add_subplot(grid[0, 1]), figure.add_subplot(grid[1, :])
+    left, right, low = (
+        figure.add_subplot(grid[0, 0]),
+        figure.add_subplot(grid[0, 1]),
+        figure.add_subplot(grid[1, :]),
+    )
     column = view.table[:, feature]
     left.hist(column.data, bins=36, color=markup.BLUE, log=True)
     left.set(xlabel="activation", ylabel="texts")
@@ -261,5 +295,7 @@ def feature_picture(view: View, feature: int, n: int = 8) -> plt.Figure:
     low.axis("off")
     words = ", ".join(t for t, _ in view.terms(feature))
     title = f"Feature {feature}: {_drawn(view.labels[feature], 60)}\ndetection {markup.number(view.score(feature))}, density {view.stats.density[feature]:.2%}"
-    figure.suptitle(title + (f", keywords {_drawn(words, 80)}" if words else ""), fontsize=10, parse_math=False)
+    figure.suptitle(
+        title + (f", keywords {_drawn(words, 80)}" if words else ""), fontsize=10, parse_math=False
+    )
     return figure

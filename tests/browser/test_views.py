@@ -13,12 +13,13 @@ import torch
 from plotly.callbacks import BoxSelector, LassoSelector
 from scipy import sparse
 
-from saelib import explain, lookup, markup, views
-from saelib.browser import Browser, browse
-from saelib.controls import State
-from saelib.lookup import make_view
-from saelib.maps import CROWD, colours, drawing_order, feature_map, inside, landmarks
-from saelib.pages import (
+from saelib.browser import cards as views
+from saelib.browser import explain, markup
+from saelib.browser import view as lookup
+from saelib.browser.app import Browser, browse
+from saelib.browser.controls import State
+from saelib.browser.maps import CROWD, colours, drawing_order, feature_map, inside, landmarks
+from saelib.browser.report import (
     atlas_picture,
     compare_domains,
     compare_features,
@@ -28,7 +29,8 @@ from saelib.pages import (
     page,
     read_notes,
 )
-from saelib.training import make_sae
+from saelib.browser.view import make_view
+from saelib.sae import make_sae
 
 EVIL = [
     "<script>window.hacked=1</script>",
@@ -70,15 +72,39 @@ def view(words, tmp_path):
     labels = [f"name{i}" for i in range(24)]
     labels[:2] = ["<script>window.hacked=2</script>", "galaxy, stars"]
     names = pd.DataFrame(
-        {"label": labels, "auroc": np.linspace(0.5, 1, 24), "shown": np.arange(24) != 2, "kind": "concept", "note": ""}
+        {
+            "label": labels,
+            "auroc": np.linspace(0.5, 1, 24),
+            "shown": np.arange(24) != 2,
+            "kind": "concept",
+            "note": "",
+        }
     )
     names["terms"] = [[label, f"keyword{i}"] for i, label in enumerate(labels)]
     names["term_scores"] = [[0.9, float("nan")]] * 24
-    np.save(lookup.map_file(sae, tmp_path), np.random.default_rng(0).normal(size=(24, 2)))  # UMAP has its own test
+    np.save(
+        lookup.map_file(sae, tmp_path), np.random.default_rng(0).normal(size=(24, 2))
+    )  # UMAP has its own test
     return make_view(sae, texts, domains, x, table, names.rename_axis("feature"), words, tmp_path)
 
 
-ALLOWED = {"h3", "h4", "p", "br", "b", "div", "table", "colgroup", "col", "tr", "td", "th", "span", "bdi", "mark"}
+ALLOWED = {
+    "h3",
+    "h4",
+    "p",
+    "br",
+    "b",
+    "div",
+    "table",
+    "colgroup",
+    "col",
+    "tr",
+    "td",
+    "th",
+    "span",
+    "bdi",
+    "mark",
+}
 ALLOWED |= {"svg", "rect", "text", "line", "circle"}
 
 
@@ -101,11 +127,27 @@ def test_everything_shown_is_text(view):
 
 def test_the_page_is_self_contained(view):
     content = page(view, limit=10, notes={"22": "my <b>note</b>"})
-    allowed = {"html", "head", "meta", "title", "style", "body", "main", "header", "nav", "section", "h1", "h2", "a"}
+    allowed = {
+        "html",
+        "head",
+        "meta",
+        "title",
+        "style",
+        "body",
+        "main",
+        "header",
+        "nav",
+        "section",
+        "h1",
+        "h2",
+        "a",
+    }
     assert tags(content) <= ALLOWED | allowed
     assert "http" not in content.replace("http-equiv", "") and "default-src 'none'" in content
     assert content.count("<section id=") == 10 and "Two texts" in content and "Two domains" in content
-    assert "my &lt;b&gt;note" in content and content.count('href="#f22"') >= 2  # from the table and from the map
+    assert (
+        "my &lt;b&gt;note" in content and content.count('href="#f22"') >= 2
+    )  # from the table and from the map
 
 
 def test_pictures_for_where_nothing_else_is_shown(view, recwarn):
@@ -176,7 +218,9 @@ def test_find_by_word_meaning_and_order(view):
     assert by_label == sorted(by_label, key=str.lower)
     assert lookup.find(view, within=(3, 9, 23)).tolist() == [9, 3]
     view.names.loc[22, "auroc"] = np.nan
-    assert lookup.find(view)[-1] == 22 and lookup.find(view, reverse=True)[-1] == 22  # absent scores come last
+    assert (
+        lookup.find(view)[-1] == 22 and lookup.find(view, reverse=True)[-1] == 22
+    )  # absent scores come last
     with pytest.raises(ValueError, match="sort must be one of"):
         lookup.find(view, sort="beauty")
 
@@ -223,7 +267,9 @@ def test_absent_scores_are_shown_as_absent(view):
     bare = view.names[["label"]].copy()
     view.names = bare
     view.cache.clear()
-    assert "nan" not in views.card(view, 3) + views.feature_rows(view, np.arange(24)) and "absent" in views.card(view, 3)
+    assert "nan" not in views.card(view, 3) + views.feature_rows(
+        view, np.arange(24)
+    ) and "absent" in views.card(view, 3)
     view.names = bare.assign(auroc=np.nan, terms=[["a"]] * 24)
     view.cache.clear()
     b = Browser(view)
@@ -239,7 +285,9 @@ def test_the_map_is_computed_once(view, tmp_path):
     began = file.stat().st_mtime_ns
     assert (lookup.feature_map(view.sae, tmp_path / "new") == xy).all() and file.stat().st_mtime_ns == began
     other = make_sae("topk", 48, 24, 4, seed=1)
-    assert lookup.map_file(other, tmp_path / "new") != file  # another SAE of the same size does not get this map
+    assert (
+        lookup.map_file(other, tmp_path / "new") != file
+    )  # another SAE of the same size does not get this map
 
 
 @pytest.fixture
@@ -262,7 +310,11 @@ def test_map_colours_and_landmarks(view):
 
 def test_colab_is_asked_to_show_the_maps(view, monkeypatch):
     asked = []
-    monkeypatch.setitem(sys.modules, "google.colab.output", SimpleNamespace(enable_custom_widget_manager=lambda: asked.append(1)))
+    monkeypatch.setitem(
+        sys.modules,
+        "google.colab.output",
+        SimpleNamespace(enable_custom_widget_manager=lambda: asked.append(1)),
+    )
     browse(view)
     assert asked
 
@@ -281,7 +333,9 @@ def test_a_crowded_map_draws_an_even_part_and_the_rest_on_zooming_in(crowd):
     assert set(here) <= set(points.customdata) and len(here) > 100  # zoomed in, all of them
     hidden = int(np.flatnonzero(~np.isin(np.arange(len(view.xy)), points.customdata))[0])
     state.matches = (hidden,)
-    assert points.customdata[0] == hidden and list(points.selectedpoints) == [0]  # what is searched for is drawn
+    assert points.customdata[0] == hidden and list(points.selectedpoints) == [
+        0
+    ]  # what is searched for is drawn
     state.matches = None
     points._select_callbacks[0](points, None, LassoSelector(xs=[0, 9, 9, 0], ys=[0, 0, 9, 9]))
     assert set(state.within) == set(np.flatnonzero((view.xy > 0).all(1)))  # drawn or not
@@ -347,7 +401,11 @@ def test_every_feature_is_reached_by_paging_and_sorting(view):
         b.pager.forward.click()
     assert seen == lookup.find(view).tolist() and "13–23 of 23" in b.pager.text.value
     b.heads["density"].click()
-    assert b.sort.value == "density" and "▾" in b.heads["density"].description and "▾" not in b.heads["label score"].description
+    assert (
+        b.sort.value == "density"
+        and "▾" in b.heads["density"].description
+        and "▾" not in b.heads["label score"].description
+    )
     b.heads["density"].click()
     assert b.features.tolist() == lookup.find(view, sort="density", reverse=True).tolist()
     b.state.feature = int(b.features[-1])
@@ -390,7 +448,9 @@ def test_pages_open_and_answer(view, tmp_path):
     points._click_callbacks[0](points, Points, None)
     assert b.state.feature == points.customdata[0] and b.map.data[1].x[0] == view.xy[b.state.feature, 0]
     assert all("<" not in t for t in [*points.hovertext, *(a.text for a in b.map.layout.annotations)])
-    box = BoxSelector(xrange=view.xy[[0, 4], 0], yrange=view.xy[[4, 0], 1])  # from corner to corner, in any direction
+    box = BoxSelector(
+        xrange=view.xy[[0, 4], 0], yrange=view.xy[[4, 0], 1]
+    )  # from corner to corner, in any direction
     points._select_callbacks[0](points, Points, box)
     assert {0, 4} <= set(b.features) < set(points.customdata) and "inside the lasso" in b.count.value
     b.state.within = None
@@ -410,7 +470,10 @@ def test_pages_open_and_answer(view, tmp_path):
     assert "type a text first" in b.sections.pages[3].children[-2].value
     b.pair[0].value, b.pair[1].value = "river castle", "river violin"
     press(3)
-    assert "sum = cosine" in b.sections.pages[3].children[-1].value and not b.sections.pages[3].children[-2].value
+    assert (
+        "sum = cosine" in b.sections.pages[3].children[-1].value
+        and not b.sections.pages[3].children[-2].value
+    )
     for i in (4, 5):
         press(i)
         assert "<table" in b.sections.pages[i].children[-1].value

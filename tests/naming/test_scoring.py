@@ -8,12 +8,21 @@ from scipy import sparse
 from scipy.stats import spearmanr
 from sklearn.metrics import f1_score, roc_auc_score
 
-from saelib import kinds, trust
-from saelib.activations import Texts
-from saelib.interpret import Vectors
-from saelib.labellers import candidate_pool
-from saelib.scoring import Exam, Lexicon, auroc, lsa_space, score_labels, set_exam, spearman
-from saelib.training import make_sae
+from saelib.activations import EncodedTexts
+from saelib.naming import feature_types as kinds
+from saelib.naming import pipeline as trust
+from saelib.naming.candidates import candidate_terms
+from saelib.naming.keybert import EmbeddingCache
+from saelib.naming.scoring import (
+    DetectionSet,
+    Lexicon,
+    auroc,
+    draw_detection_set,
+    lsa_space,
+    score_labels,
+    spearman,
+)
+from saelib.sae import make_sae
 
 
 @pytest.fixture
@@ -28,11 +37,15 @@ def random_case():
 
 def test_exam_holds_active_inactive_and_near_texts(random_case):
     x, dense, table = random_case
-    exam = set_exam(table, x, n_active=20, n_random=50, n_near=15)
+    exam = draw_detection_set(table, x, n_active=20, n_random=50, n_near=15)
     assert exam.features.tolist() == [0, 1, 2, 3, 4]
     for i, f in enumerate(exam.features):
         active = exam.active[i][exam.active[i] >= 0]
-        assert (np.diff(dense[active, f]) <= 0).all() and dense[active[0], f] == dense[:, f].max() and dense[active[-1], f] > 0
+        assert (
+            (np.diff(dense[active, f]) <= 0).all()
+            and dense[active[0], f] == dense[:, f].max()
+            and dense[active[-1], f] > 0
+        )
         for rows in (exam.random[i], exam.near[i]):
             assert (rows >= 0).all() and len(set(rows)) == len(rows) and (dense[rows, f] == 0).all()
         off = np.flatnonzero(dense[:, f] == 0)
@@ -42,7 +55,7 @@ def test_exam_holds_active_inactive_and_near_texts(random_case):
 
 def test_auroc_bands_and_interval(random_case):
     x, dense, table = random_case
-    exam = set_exam(table, x, n_random=100)
+    exam = draw_detection_set(table, x, n_random=100)
     judge = np.random.default_rng(1).normal(size=(5, 400)).round(1).astype(np.float32)  # rounded: ties
     judge += 0.5 * dense.T[:5]
     got = auroc(judge, exam, exam.random, n_bootstrap=400)
@@ -66,21 +79,29 @@ def test_random_labels_score_one_half_under_every_judge():
     vocabulary = [f"word{chr(97 + i)}{chr(97 + j)}" for i in range(20) for j in range(20)]
     topics = rng.integers(0, 40, 3000)
     texts = [" ".join([vocabulary[t * 10 + i] for i in rng.integers(0, 10, 5)]) for t in topics]
-    table = sparse.csr_matrix((topics[:, None] == np.arange(40)[None]).astype(np.float32) * rng.random((3000, 40)) + 0)
+    table = sparse.csr_matrix(
+        (topics[:, None] == np.arange(40)[None]).astype(np.float32) * rng.random((3000, 40)) + 0
+    )
     x = np.eye(40, dtype=np.float32)[topics] + 0.3 * rng.normal(size=(3000, 40)).astype(np.float32)
     x /= np.linalg.norm(x, axis=1, keepdims=True)
-    exam, lexicon, space = set_exam(table, x), Lexicon(texts), lsa_space(texts)
+    exam, lexicon, space = draw_detection_set(table, x), Lexicon(texts), lsa_space(texts)
     terms = [[vocabulary[t * 10 + i] for i in range(3)] for t in range(40)]
     right = pd.DataFrame({"label": [", ".join(t) for t in terms], "terms": terms}).rename_axis("feature")
     order = rng.permutation(40)
-    wrong = pd.DataFrame({"label": right.label.to_numpy()[order], "terms": right.terms.to_numpy()[order]}).rename_axis("feature")
+    wrong = pd.DataFrame(
+        {"label": right.label.to_numpy()[order], "terms": right.terms.to_numpy()[order]}
+    ).rename_axis("feature")
     for labels, near_to in ((right, 1.0), (wrong, 0.5)):
         judges = {"bm25": lexicon.bm25(list(labels.label)), "lsa": space(list(labels.label)) @ space(texts).T}
         got = score_labels(labels, judges, exam, table, lexicon)
         if near_to == 1.0:
             assert got.auroc.mean() > 0.8 and got.auroc_lsa.mean() > 0.95 and got.precision.mean() > 0.95
         else:
-            assert abs(got.auroc.mean() - 0.5) < 0.05 and abs(got.auroc_lsa.mean() - 0.5) < 0.05 and got.f1.mean() < 0.1
+            assert (
+                abs(got.auroc.mean() - 0.5) < 0.05
+                and abs(got.auroc_lsa.mean() - 0.5) < 0.05
+                and got.f1.mean() < 0.1
+            )
 
 
 def test_spearman_equals_scipy_with_zeros(random_case):
@@ -93,12 +114,20 @@ def test_spearman_equals_scipy_with_zeros(random_case):
 
 
 def test_lexicon_bm25_keywords_and_npmi_by_hand():
-    texts = ["cats chase mice", "a cat sleeps", "dogs chase cats and cats", "the dog barked", "mice eat cheese"]
+    texts = [
+        "cats chase mice",
+        "a cat sleeps",
+        "dogs chase cats and cats",
+        "the dog barked",
+        "mice eat cheese",
+    ]
     lexicon = Lexicon(texts)
     score = lexicon.bm25(["cat", "dog cheese", "zebra"])
     tf, length, mean = np.array([1, 1, 2, 0, 0]), np.array([3, 2, 4, 2, 3]), 14 / 5
     idf = np.log(1 + (5 - 3 + 0.5) / (3 + 0.5))
-    np.testing.assert_allclose(score[0], idf * tf * 2.5 / (tf + 1.5 * (0.25 + 0.75 * length / mean)), rtol=1e-5)
+    np.testing.assert_allclose(
+        score[0], idf * tf * 2.5 / (tf + 1.5 * (0.25 + 0.75 * length / mean)), rtol=1e-5
+    )
     assert (score[1] > 0).tolist() == [False, False, True, True, True] and not score[2].any()
     found = lexicon.contains(pd.Series([["cat"], ["chase cats", "cheese"], ["zebra cat"], []]))
     assert found.tolist() == [[1, 1, 1, 0, 0], [1, 0, 1, 0, 1], [0] * 5, [0] * 5]
@@ -114,10 +143,10 @@ def test_score_labels_f1_and_errors(random_case):
     texts = [("apple" if a else "pear") + f" tree{i % 7}" for i, a in enumerate(dense[:, 0] > 0)]
     labels = pd.DataFrame({"label": ["apple"], "terms": [["apple"]]}, index=pd.Index([0], name="feature"))
     judge = np.random.default_rng(0).random((1, 400)).astype(np.float32)
-    got = score_labels(labels, {"encoder": judge}, set_exam(table, x), table, Lexicon(texts))
+    got = score_labels(labels, {"encoder": judge}, draw_detection_set(table, x), table, Lexicon(texts))
     assert got.f1[0] == 1 == f1_score(dense[:, 0] > 0, ["apple" in t for t in texts])
     with pytest.raises(ValueError, match="labels, held-out texts"):
-        score_labels(labels, {"encoder": judge[:, :5]}, set_exam(table, x), table)
+        score_labels(labels, {"encoder": judge[:, :5]}, draw_detection_set(table, x), table)
 
 
 def test_abstention_keeps_its_promise_and_says_when_it_cannot():
@@ -129,28 +158,48 @@ def test_abstention_keeps_its_promise_and_says_when_it_cannot():
     lower = np.sort(score[score < t])[-1]
     assert good[score >= lower].mean() < 0.9  # the lowest such
     assert trust.abstention_threshold(score, np.zeros(2000, bool)) == float("inf")
-    assert trust.abstention_threshold(np.array([1.0, 1.0]), np.array([True, False]), 0.9) == float("inf")  # ties fall together
+    assert trust.abstention_threshold(np.array([1.0, 1.0]), np.array([True, False]), 0.9) == float(
+        "inf"
+    )  # ties fall together
 
 
 def test_spelling_and_format_features_are_found(words):
     starts = ["metaphor", "metallic", "metabolism", "meteor", "metric"]
-    texts = [f"{starts[i % 5]} river{i % 3} 12345 {i}{i}" if i < 60 else f"quiet river{i % 3} stone" for i in range(300)]
-    x, vectors = words.encode(texts), Vectors(words.encode)
+    texts = [
+        f"{starts[i % 5]} river{i % 3} 12345 {i}{i}" if i < 60 else f"quiet river{i % 3} stone"
+        for i in range(300)
+    ]
+    x, vectors = words.encode(texts), EmbeddingCache(words.encode)
     active = np.zeros((300, 2), np.float32)
     active[:60, 0] = 1 + np.arange(60)
     active[60:100, 1] = 1
     table = sparse.csr_matrix(active)
-    exam = set_exam(table, x, n_random=100)
+    exam = draw_detection_set(table, x, n_random=100)
     found = kinds.spelling_features(
-        exam.features, exam.active[:, :20], exam.near, candidate_pool(texts, vectors), sizes=(3,), max_corpus=0.3
+        exam.features,
+        exam.active[:, :20],
+        exam.near,
+        candidate_terms(texts, vectors),
+        sizes=(3,),
+        max_corpus=0.3,
     )
     assert found.to_dict() == {0: 'words with "met-"'}
     formats = kinds.format_features(exam, kinds.surface_statistics(texts))
     assert formats.format[0] in ("digits", "long") and formats.format_auroc[0] > 0.95
-    scores = pd.DataFrame({"auroc": [0.9, 0.6], "auroc_near": [0.5, 0.9], "auroc_bm25": [0.5, 0.8], "near_bm25": [0.5, 0.95]})
+    scores = pd.DataFrame(
+        {
+            "auroc": [0.9, 0.6],
+            "auroc_near": [0.5, 0.9],
+            "auroc_bm25": [0.5, 0.8],
+            "auroc_near_bm25": [0.5, 0.95],
+        }
+    )
     found_kinds = kinds.feature_kinds(scores, pd.Series([0.02, 0.02]), formats, pd.Series(dtype=object))
     assert found_kinds.kind.tolist() == ["format", "words"]
-    assert kinds.feature_kinds(scores, pd.Series([0.5, 0.02]), formats, found).kind.tolist() == ["dense", "words"]
+    assert kinds.feature_kinds(scores, pd.Series([0.5, 0.02]), formats, found).kind.tolist() == [
+        "dense",
+        "words",
+    ]
 
 
 def test_stability_is_one_with_itself_and_low_with_another():
@@ -164,7 +213,9 @@ def test_stability_is_one_with_itself_and_low_with_another():
 
 def test_known_concepts_are_recovered_and_named(words):
     concepts = np.array(["fish", "bird", "stone"] * 40)
-    table = sparse.csr_matrix((concepts[:, None] == np.array(["stone", "none", "bird", "fish"])[None]).astype(np.float32))
+    table = sparse.csr_matrix(
+        (concepts[:, None] == np.array(["stone", "none", "bird", "fish"])[None]).astype(np.float32)
+    )
     table[0, 2] = 5.0  # one mistake
     got = trust.concept_recovery(table, concepts, table, concepts)
     assert got.feature.to_dict() == {"bird": 2, "fish": 3, "stone": 0}
@@ -181,8 +232,8 @@ def test_known_concepts_are_recovered_and_named(words):
 
 def test_exam_of_one_feature_and_of_none():
     x = np.eye(4, dtype=np.float32)
-    assert isinstance(set_exam(sparse.csr_matrix((4, 3), dtype=np.float32), x), Exam)
-    one = set_exam(sparse.csr_matrix(np.array([[1.0], [0], [0], [0]], np.float32)), x)
+    assert isinstance(draw_detection_set(sparse.csr_matrix((4, 3), dtype=np.float32), x), DetectionSet)
+    one = draw_detection_set(sparse.csr_matrix(np.array([[1.0], [0], [0], [0]], np.float32)), x)
     assert one.features.tolist() == [0] and set(one.near[0][one.near[0] >= 0]) == {1, 2, 3}
     assert torch.is_tensor(torch.from_numpy(one.active))
 
@@ -190,7 +241,9 @@ def test_exam_of_one_feature_and_of_none():
 def test_name_features_end_to_end(words):
     """Planted concepts are named and shown; a feature that no held-out text activates has no score and still a row."""
     concepts = ["otter", "heron", "badger", "viper", "glacier", "harbour", "violin", "lantern"]
-    texts = [f"{c} near {p} day{i}" for i in range(12) for c in concepts for p in ("river", "meadow", "street")]
+    texts = [
+        f"{c} near {p} day{i}" for i in range(12) for c in concepts for p in ("river", "meadow", "street")
+    ]
     x = words.encode(texts)
     dense = np.array([[c in t for c in concepts] for t in texts], np.float32) * (
         1 + np.random.default_rng(0).random((len(texts), 8))
@@ -200,7 +253,7 @@ def test_name_features_end_to_end(words):
     where = np.random.default_rng(1).random(len(texts)) < 0.5
 
     def part(rows, dense=dense):
-        return Texts(
+        return EncodedTexts(
             sparse.csr_matrix(dense[rows].astype(np.float32)),
             [texts[i] for i in np.flatnonzero(rows)],
             x[rows],
@@ -209,17 +262,33 @@ def test_name_features_end_to_end(words):
 
     silent = dense.copy()
     silent[:, 7] = 0
-    names = trust.name_features(sae, part(where), part(~where, silent), Vectors(words.encode))
+    names = trust.name_features(sae, part(where), part(~where, silent), EmbeddingCache(words.encode))
     assert list(names.index) == list(range(8))
     for f, c in enumerate(concepts):
         assert c in names.label[f]
-    assert (names.auroc[:7] > 0.95).all() and np.isnan(names.auroc[7]) and np.isnan(names.term_scores[7]).all()
+    assert (
+        (names.auroc[:7] > 0.95).all() and np.isnan(names.auroc[7]) and np.isnan(names.term_scores[7]).all()
+    )
     assert names.shown[:7].all() and trust.as_shown(names)[0] == names.label[0]
     assert [len(a) == len(b) for a, b in zip(names.terms, names.term_scores, strict=True)] == [True] * 8
     assert names.low.iloc[:7].le(names.auroc.iloc[:7]).all() and names.attrs["share_good"] >= 0.9
     assert (trust.as_shown(names.assign(shown=False)) == "unnamed").all()
-    judged = trust.judge_all({"mine": names}, sae, part(where), part(~where, silent), Vectors(words.encode), second=words.encode)
+    judged = trust.judge_all(
+        {"mine": names},
+        sae,
+        part(where),
+        part(~where, silent),
+        EmbeddingCache(words.encode),
+        second=words.encode,
+    )
     table = trust.summary(judged)
-    assert np.allclose(table.auroc_second.iloc[:3], table.auroc.iloc[:3]), "the same encoder, asked as a second judge"
-    assert list(table.index) == ["mine", "nearest feature's label", "shuffled labels", "mean of the top texts"]
+    assert np.allclose(table.auroc_second.iloc[:3], table.auroc.iloc[:3]), (
+        "the same encoder, asked as a second judge"
+    )
+    assert list(table.index) == [
+        "mine",
+        "nearest feature's label",
+        "shuffled labels",
+        "mean of the top texts",
+    ]
     assert table.auroc["mine"] > 0.95 > table.auroc["shuffled labels"] + 0.2

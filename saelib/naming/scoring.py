@@ -27,7 +27,7 @@ from sklearn.preprocessing import normalize
 WORD = r"(?u)\b\w\w+\b"
 
 
-class Exam(NamedTuple):
+class DetectionSet(NamedTuple):
     """The held-out texts that a label has to tell apart: rows per feature, −1 pads.
 
     Attributes:
@@ -42,10 +42,10 @@ class Exam(NamedTuple):
     near: np.ndarray
 
 
-def set_exam(
+def draw_detection_set(
     table: sparse.csr_matrix, embeddings: np.ndarray, *, n_active: int = 200, n_random: int = 1000, n_near: int = 50,
     seed: int = 0,
-) -> Exam:  # fmt: skip
+) -> DetectionSet:  # fmt: skip
     """Choose the texts: up to n_active activating ones, and per feature n_random and at least n_near inactive ones.
 
     Args:
@@ -61,7 +61,9 @@ def set_exam(
     order = csc.indices[np.lexsort((csc.indices, -csc.data, feature))]  # by feature, then falling activation
     width = np.minimum(count[features], n_active)
     step = np.arange(max(width.max(initial=1), 1))
-    place = csc.indptr[features][:, None] + (step * (count[features] / np.maximum(width, 1))[:, None]).astype(int)
+    place = csc.indptr[features][:, None] + (step * (count[features] / np.maximum(width, 1))[:, None]).astype(
+        int
+    )
     held = step < width[:, None]
     active = np.where(held, order[np.minimum(place, max(len(order) - 1, 0))], -1)
 
@@ -72,16 +74,22 @@ def set_exam(
         off = csc[:, features[block]].toarray().T == 0
         key = np.where(off, rng.random(off.shape, dtype=np.float32), -1)
         random[block] = _best(key, random.shape[1])
-        closest = np.empty(off.shape, dtype=np.float32)  # cosine with the nearest of the feature's active half
+        closest = np.empty(
+            off.shape, dtype=np.float32
+        )  # cosine with the nearest of the feature's active half
         for part in range(0, len(off), 8):
             here = slice(start + part, min(start + part + 8, start + len(off)))
-            spread = (np.arange(32) / 32 * ((width[here, None] + 1) // 2)).astype(int)  # 32 of the half, evenly
+            spread = (np.arange(32) / 32 * ((width[here, None] + 1) // 2)).astype(
+                int
+            )  # 32 of the half, evenly
             top = np.take_along_axis(active[here], spread, 1)
             cosine = texts[torch.from_numpy(top)].flatten(0, 1) @ texts.T
             closest[part : part + 8] = cosine.view(*top.shape, -1).amax(1).numpy()
         found = _best(np.where(off, closest, -np.inf), near.shape[1])
-        near[block] = np.where(np.arange(found.shape[1]) < np.maximum(n_near, (width[block, None] + 1) // 2), found, -1)
-    return Exam(features, active, random, near)
+        near[block] = np.where(
+            np.arange(found.shape[1]) < np.maximum(n_near, (width[block, None] + 1) // 2), found, -1
+        )
+    return DetectionSet(features, active, random, near)
 
 
 def _best(key: np.ndarray, n: int) -> np.ndarray:
@@ -104,7 +112,9 @@ class Lexicon:
             raise ValueError("these texts hold no word to look for (stop words only)") from error
         stems = snowballstemmer.stemmer("english").stemWords(self.words.get_feature_names_out().tolist())
         self.place = {s: i for i, s in enumerate(dict.fromkeys(stems))}
-        self.fold = sparse.csr_matrix((np.ones(len(stems)), (range(len(stems)), [self.place[s] for s in stems])))
+        self.fold = sparse.csr_matrix(
+            (np.ones(len(stems)), (range(len(stems)), [self.place[s] for s in stems]))
+        )
         self.counts: sparse.csr_matrix = (counts @ self.fold).tocsr()
 
     def queries(self, strings: list[str]) -> tuple[sparse.csr_matrix, np.ndarray]:
@@ -113,7 +123,9 @@ class Lexicon:
         stems = [set(stem.stemWords(analyse(s))) for s in strings]
         pairs = [(i, self.place[s]) for i, found in enumerate(stems) for s in found if s in self.place]
         rows, columns = zip(*pairs, strict=True) if pairs else ((), ())
-        matrix = sparse.csr_matrix((np.ones(len(rows)), (rows, columns)), shape=(len(strings), len(self.place)))
+        matrix = sparse.csr_matrix(
+            (np.ones(len(rows)), (rows, columns)), shape=(len(strings), len(self.place))
+        )
         return matrix, np.array([len(s) for s in stems])
 
     def bm25(self, labels: list[str], k1: float = 1.5, b: float = 0.75) -> np.ndarray:
@@ -131,8 +143,13 @@ class Lexicon:
         if not flat:
             return np.zeros((len(terms), self.counts.shape[0]), dtype=bool)
         query, size = self.queries([t for _, t in flat])
-        found = np.asarray((query @ (self.counts > 0).T.astype(np.float64)).todense()) >= np.maximum(size, 1)[:, None]
-        owner = sparse.csr_matrix((np.ones(len(flat)), ([i for i, _ in flat], range(len(flat)))), shape=(len(terms), len(flat)))
+        found = (
+            np.asarray((query @ (self.counts > 0).T.astype(np.float64)).todense())
+            >= np.maximum(size, 1)[:, None]
+        )
+        owner = sparse.csr_matrix(
+            (np.ones(len(flat)), ([i for i, _ in flat], range(len(flat)))), shape=(len(terms), len(flat))
+        )
         return (owner @ found.astype(np.float64)) > 0
 
     def npmi(self, terms: pd.Series) -> np.ndarray:
@@ -152,13 +169,17 @@ class Lexicon:
 
 def lsa_space(corpus: list[str], n_dims: int = 200, seed: int = 0) -> Callable[[list[str]], np.ndarray]:
     """The latent semantic space of `corpus` (Deerwester et al. 1990): a function from n strings to (n, n_dims) unit vectors."""
-    tfidf = TfidfVectorizer(token_pattern=WORD, stop_words="english", sublinear_tf=True, min_df=2 if len(corpus) > 100 else 1)
+    tfidf = TfidfVectorizer(
+        token_pattern=WORD, stop_words="english", sublinear_tf=True, min_df=2 if len(corpus) > 100 else 1
+    )
     weights = tfidf.fit_transform(corpus)
     svd = TruncatedSVD(min(n_dims, min(weights.shape) - 1), random_state=seed).fit(weights)
     return lambda strings: normalize(svd.transform(tfidf.transform(strings))).astype(np.float32)
 
 
-def auroc(judge: np.ndarray, exam: Exam, negatives: np.ndarray, n_bootstrap: int = 0, seed: int = 0) -> pd.DataFrame:
+def auroc(
+    judge: np.ndarray, exam: DetectionSet, negatives: np.ndarray, n_bootstrap: int = 0, seed: int = 0
+) -> pd.DataFrame:
     """AUROC per feature, ties counted half; judge (L, n) has one row per feature of the exam.
 
     Returns:
@@ -184,11 +205,16 @@ def auroc(judge: np.ndarray, exam: Exam, negatives: np.ndarray, n_bootstrap: int
         def mean(where: torch.Tensor, values: torch.Tensor = placed) -> np.ndarray:
             return ((values * where).sum(1) / where.sum(1)).numpy()
 
-        part = {"auroc": mean(half)} | {f"band_{b + 1}": mean(on & (rank >= b / 4) & (rank < (b + 1) / 4)) for b in range(4)}
+        part = {"auroc": mean(half)} | {
+            f"band_{b + 1}": mean(on & (rank >= b / 4) & (rank < (b + 1) / 4)) for b in range(4)
+        }
         if n_bootstrap:
             p = int(half.sum(1).max())
             w = torch.empty(len(pos), n_bootstrap, p).exponential_(generator=generator) * half[:, None, :p]
-            v = torch.empty(len(pos), n_bootstrap, s_neg.shape[1]).exponential_(generator=generator) * off[:, None]
+            v = (
+                torch.empty(len(pos), n_bootstrap, s_neg.shape[1]).exponential_(generator=generator)
+                * off[:, None]
+            )
             won = (s_pos[:, :p, None] > s_neg[:, None]).float() + 0.5 * (s_pos[:, :p, None] == s_neg[:, None])
             draws = (torch.bmm(w / w.sum(2, keepdim=True), won) * (v / v.sum(2, keepdim=True))).sum(2)
             part["low"], part["high"] = torch.quantile(draws, torch.tensor([0.025, 0.975]), dim=1).numpy()
@@ -215,13 +241,15 @@ def keyword_f1(found: np.ndarray, table: sparse.csr_matrix) -> pd.DataFrame:
     hit = np.asarray(active.multiply(found).sum(1), dtype=float).ravel()
     said, true = found.sum(1), np.asarray(active.sum(1), dtype=float).ravel()
     precision, recall = hit / np.maximum(said, 1), hit / np.maximum(true, 1)
-    return pd.DataFrame({"precision": precision, "recall": recall, "f1": 2 * hit / np.maximum(said + true, 1)})
+    return pd.DataFrame(
+        {"precision": precision, "recall": recall, "f1": 2 * hit / np.maximum(said + true, 1)}
+    )
 
 
 def score_labels(
     labels: pd.DataFrame,
     judges: dict[str, np.ndarray],
-    exam: Exam,
+    exam: DetectionSet,
     table: sparse.csr_matrix,
     lexicon: Lexicon | None = None,
     min_positives: int = 5,
@@ -235,25 +263,29 @@ def score_labels(
 
     Returns:
         index feature: `auroc`, `auroc_near` (NaN under `min_positives` texts), `n`, bands, `spearman`; the same two for
-        each further judge as `auroc_NAME`, `near_NAME`; with a lexicon `precision`, `recall`, `f1`, `npmi`.
+        each further judge as `auroc_NAME`, `auroc_near_NAME`; with a lexicon `precision`, `recall`, `f1`, `npmi`.
     """
     at = labels.index.get_indexer(exam.features)
-    exam = Exam(*(part[at >= 0] for part in (exam.features, exam.active, exam.random, exam.near)))
+    exam = DetectionSet(*(part[at >= 0] for part in (exam.features, exam.active, exam.random, exam.near)))
     at, frame = at[at >= 0], None
     for name, judge in judges.items():
         if judge.shape != (len(labels), table.shape[0]):
-            raise ValueError(f"judge {name!r} is {judge.shape}, not {(len(labels), table.shape[0])}: (labels, held-out texts)")
+            raise ValueError(
+                f"judge {name!r} is {judge.shape}, not {(len(labels), table.shape[0])}: (labels, held-out texts)"
+            )
         far = auroc(judge[at], exam, exam.random, n_bootstrap if frame is None else 0)
         near = auroc(judge[at], exam, exam.near).auroc
         if frame is None:
             frame = far.assign(auroc_near=near, spearman=spearman(judge[at], table[:, exam.features]))
         else:
-            frame[f"auroc_{name}"], frame[f"near_{name}"] = far.auroc, near
+            frame[f"auroc_{name}"], frame[f"auroc_near_{name}"] = far.auroc, near
     few = frame.n < min_positives
     frame.loc[few, [c for c in frame if c.startswith(("auroc", "near", "band", "low", "high"))]] = np.nan
     if lexicon is not None:
         terms = labels.terms.iloc[at]
-        frame[["precision", "recall", "f1"]] = keyword_f1(lexicon.contains(terms), table[:, exam.features]).to_numpy()
+        frame[["precision", "recall", "f1"]] = keyword_f1(
+            lexicon.contains(terms), table[:, exam.features]
+        ).to_numpy()
         frame["npmi"] = lexicon.npmi(terms)
     return frame.reindex(labels.index)
 
@@ -277,7 +309,9 @@ def detection(
         index feature: `auroc` (the more active half of the activating texts against 1,000 random inactive ones),
         `auroc_near` (against the inactive ones nearest to them, at least 50), `n` positives; NaN under `min_positives`.
     """
-    exam = set_exam(table, embeddings, seed=seed)
+    exam = draw_detection_set(table, embeddings, seed=seed)
     frame = pd.DataFrame({"label": labels, "terms": [[x] for x in labels]}, index=labels.index)
     judge = (label_vectors @ embeddings.T).astype(np.float32)
-    return score_labels(frame, {"encoder": judge}, exam, table, min_positives=min_positives)[["auroc", "auroc_near", "n"]]
+    return score_labels(frame, {"encoder": judge}, exam, table, min_positives=min_positives)[
+        ["auroc", "auroc_near", "n"]
+    ]

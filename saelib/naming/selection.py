@@ -17,17 +17,21 @@ from scipy import sparse
 from sklearn.preprocessing import normalize
 from torch import Tensor
 
-from saelib.interpret import Vectors
-from saelib.labellers import Pool, alike, best_terms, label_frame, membership, sources
-from saelib.saes import SAE
-from saelib.scoring import Exam, set_exam
+from saelib.naming.candidates import CandidateTerms, alike, best_terms, label_frame, membership, sources
+from saelib.naming.keybert import EmbeddingCache
+from saelib.naming.scoring import DetectionSet, draw_detection_set
+from saelib.sae import SAE
 
-RELATED = 0.45  # a single term has no cosine to others: it counts as this, about what two words of one topic have
+RELATED = (
+    0.45  # a single term has no cosine to others: it counts as this, about what two words of one topic have
+)
 
 
 def masked_auroc(candidates: Tensor, x: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
     """AUROC of cosine with each candidate: candidates (F, C, d), rows of x with −1 pads (F, P), (F, N) → (F, C)."""
-    return _auroc(_similarity(candidates, x, positives), _similarity(candidates, x, negatives), positives, negatives)
+    return _auroc(
+        _similarity(candidates, x, positives), _similarity(candidates, x, negatives), positives, negatives
+    )
 
 
 def _similarity(v: Tensor, x: Tensor, rows: Tensor) -> Tensor:
@@ -94,8 +98,8 @@ class _Block(NamedTuple):
 
 
 def combined(
-    sae: SAE, table: sparse.csr_matrix, embeddings: np.ndarray, pool: Pool, vectors: Vectors,
-    per_source: int = 24, n_terms: int = 3, taste: Taste = Taste(), seed: int = 0, exam: Exam | None = None,
+    sae: SAE, table: sparse.csr_matrix, embeddings: np.ndarray, pool: CandidateTerms, vectors: EmbeddingCache,
+    per_source: int = 24, n_terms: int = 3, taste: Taste = Taste(), seed: int = 0, exam: DetectionSet | None = None,
 ) -> pd.DataFrame:  # fmt: skip
     """Label every live feature with one to three terms chosen on training texts.
 
@@ -105,7 +109,7 @@ def combined(
     Args:
         table, embeddings: training activations (n, d_sae) and embeddings (n, d). pool: from the same texts.
         per_source: candidates taken from each labeller. taste: what "better" means.
-        exam: the training texts to choose by; None takes `set_exam(table, embeddings, n_random=200, n_near=100)`.
+        exam: the training texts to choose by; None takes `draw_detection_set(table, embeddings, n_random=200, n_near=100)`.
 
     Returns:
         Index `feature`: `label`, `terms`, `train_auroc` (mean of the two AUROCs of the label on training texts).
@@ -118,11 +122,13 @@ def combined(
             f"{table.shape[0]} activation rows, {len(embeddings)} embeddings and {pool.counts.shape[0]} texts in the pool: "
             "they must be of one corpus"
         )
-    exam = exam or set_exam(table, embeddings, n_random=200, n_near=100, seed=seed)
+    exam = exam or draw_detection_set(table, embeddings, n_random=200, n_near=100, seed=seed)
     if not len(exam.features):
         raise ValueError("no feature is active on these texts: nothing to label")
     x = torch.from_numpy(np.ascontiguousarray(embeddings, dtype=np.float32))
-    ids = np.concatenate([best_terms(s, per_source) for s in sources(sae, exam, embeddings, pool).values()], 1)
+    ids = np.concatenate(
+        [best_terms(s, per_source) for s in sources(sae, exam, embeddings, pool).values()], 1
+    )
     stands, blocks, sets = (pool.counts > 0).astype(np.float32), [], []
     for start in range(0, len(ids), 64):  # blocks of features, to bound memory
         blocks.append(_block(pool, stands, exam, ids, slice(start, start + 64), x, taste))
@@ -141,7 +147,14 @@ def combined(
 
 
 def _block(
-    pool: Pool, stands: sparse.csr_matrix, exam: Exam, ids: np.ndarray, at: slice, x: Tensor, taste: Taste, keep: int = 48
+    pool: CandidateTerms,
+    stands: sparse.csr_matrix,
+    exam: DetectionSet,
+    ids: np.ndarray,
+    at: slice,
+    x: Tensor,
+    taste: Taste,
+    keep: int = 48,
 ) -> _Block:
     """The `keep` most promising of the candidates ids (all features, C): supported, and not far under the best alone.
 
@@ -164,7 +177,9 @@ def _block(
     return block.kept(single.topk(min(keep, single.shape[1]), dim=1).indices)
 
 
-def _term_sets(block: _Block, pool: Pool, x: Tensor, n_terms: int, taste: Taste, n_starts: int = 8) -> list[list[list[int]]]:
+def _term_sets(
+    block: _Block, pool: CandidateTerms, x: Tensor, n_terms: int, taste: Taste, n_starts: int = 8
+) -> list[list[list[int]]]:
     """Per feature the sets of candidates (columns of ids) met on the greedy way from each of the best first terms."""
     f, usable, sets = torch.arange(len(block.ids)), block.single >= 0, [[] for _ in block.ids]
     v = torch.from_numpy(pool.vectors)[block.ids]
@@ -199,20 +214,34 @@ def _term_sets(block: _Block, pool: Pool, x: Tensor, n_terms: int, taste: Taste,
 
 
 def _best_set(
-    block: _Block, sets: list[list[list[int]]], embedded: list[np.ndarray], x: Tensor, n_terms: int, taste: Taste
+    block: _Block,
+    sets: list[list[list[int]]],
+    embedded: list[np.ndarray],
+    x: Tensor,
+    n_terms: int,
+    taste: Taste,
 ) -> tuple[list[list[int]], list[float]]:
     """Per feature the best of its sets, each judged by its embedding as a reader sees it, and that one's mean AUROC."""
     width = max(map(len, sets))
     v = torch.from_numpy(np.stack([np.concatenate([e, e[:1].repeat(width - len(e), 0)]) for e in embedded]))
     far, near = (masked_auroc(v, x, block.active, r) for r in (block.random, block.near))
-    member = torch.tensor([[(s + [-1] * n_terms)[:n_terms] for s in of_f + of_f[:1] * (width - len(of_f))] for of_f in sets])
+    member = torch.tensor(
+        [[(s + [-1] * n_terms)[:n_terms] for s in of_f + of_f[:1] * (width - len(of_f))] for of_f in sets]
+    )
     inside, at, f = member >= 0, member.clamp_min(0), torch.arange(len(sets))[:, None, None]  # (F, S, n)
     size = inside.sum(2)
     missed = [torch.where(inside, 1 - s[f, at], 1).prod(2) for s in block.held]
     pairs = inside[..., None] & inside[:, :, None] & ~torch.eye(n_terms, dtype=torch.bool)
-    cosine = (block.cosine[f[..., None], at[..., None], at[:, :, None]] * pairs).sum((2, 3)) / pairs.sum((2, 3)).clamp_min(1)
+    cosine = (block.cosine[f[..., None], at[..., None], at[:, :, None]] * pairs).sum((2, 3)) / pairs.sum(
+        (2, 3)
+    ).clamp_min(1)
     alone, together = (block.single[f, at] * inside).sum(2) / size, torch.where(size > 1, cosine, RELATED)
-    score = taste.evidence(far, near, missed) + taste.alone * alone + taste.together * together - taste.cost * size
+    score = (
+        taste.evidence(far, near, missed)
+        + taste.alone * alone
+        + taste.together * together
+        - taste.cost * size
+    )
     best = score.argmax(1)
     auroc = ((far + near) / 2).gather(1, best[:, None])[:, 0].tolist()
     return [of_f[b] if b < len(of_f) else of_f[0] for of_f, b in zip(sets, best.tolist(), strict=True)], auroc

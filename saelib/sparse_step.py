@@ -13,7 +13,7 @@ import torch.nn.functional as nnf
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from saelib.saes import SAE
+    from saelib.sae import SAE
 
 
 def batch_topk(pre: Tensor, k: float) -> tuple[Tensor, Tensor, Tensor]:
@@ -42,9 +42,13 @@ def screened_topk(z: Tensor, W_enc: Tensor, b_enc: Tensor, pre: Tensor, k: int) 
     m = min(k + max(k // 4, 4), W_enc.shape[1])
     idx = pre.topk(m, dim=1, sorted=False).indices
     offsets = torch.arange(len(z), device=z.device) * m
-    with torch.enable_grad():  # as in SparseDecode: the gradient to the weights is z · W_enc[:, idx], nothing gathered
+    with (
+        torch.enable_grad()
+    ):  # as in SparseDecode: the gradient to the weights is z · W_enc[:, idx], nothing gathered
         ones = torch.ones(idx.numel(), device=z.device, requires_grad=True)
-        out = nnf.embedding_bag(idx.flatten(), W_enc.detach().t(), offsets, mode="sum", per_sample_weights=ones)
+        out = nnf.embedding_bag(
+            idx.flatten(), W_enc.detach().t(), offsets, mode="sum", per_sample_weights=ones
+        )
         (dots,) = torch.autograd.grad(out, ones, z)
     values, place = (dots.view_as(idx) + b_enc[idx]).topk(k, dim=1, sorted=False)
     return values, idx.gather(1, place)
@@ -52,7 +56,12 @@ def screened_topk(z: Tensor, W_enc: Tensor, b_enc: Tensor, pre: Tensor, k: int) 
 
 @torch.no_grad()
 def excess_quantile(
-    sae: SAE, x: Tensor, target_l0: float, threshold: Tensor | float = 0.0, rows: int = 4096, positive: bool = True
+    sae: SAE,
+    x: Tensor,
+    target_l0: float,
+    threshold: Tensor | float = 0.0,
+    rows: int = 4096,
+    positive: bool = True,
 ) -> float:
     """The t with a mean of `target_l0` entries per row where π > threshold + t (and π > 0, if `positive`), on ≤ `rows` rows."""
     if not 0 < target_l0 <= sae.d_sae:
@@ -100,14 +109,18 @@ class SparseDecode(torch.autograd.Function):
         bags = torch.searchsorted(cols[by_feature], torch.arange(n_features, device=z.device))
 
         def bag(source: Tensor, weights: Tensor) -> Tensor:
-            return nnf.embedding_bag(sorted_rows, source, bags, mode="sum", per_sample_weights=weights[by_feature])
+            return nnf.embedding_bag(
+                sorted_rows, source, bags, mode="sum", per_sample_weights=weights[by_feature]
+            )
 
         grad_W_enc = bag(z, grad_f).t()  # (D, F), the memory layout of W_enc
         grad_b_enc = torch.zeros(n_features, dtype=z.dtype, device=z.device).index_add_(0, cols, grad_f)
         return None, grad_W_enc, grad_b_enc, bag(grad.contiguous(), values), None, None, None
 
 
-def aux_loss(z: Tensor, z_hat: Tensor, W_enc: Tensor, b_enc: Tensor, W_dec: Tensor, dead: Tensor | None, k_aux: int) -> Tensor:
+def aux_loss(
+    z: Tensor, z_hat: Tensor, W_enc: Tensor, b_enc: Tensor, W_dec: Tensor, dead: Tensor | None, k_aux: int
+) -> Tensor:
     """AuxK (Gao et al. 2024, A.2): the k_aux strongest of the `dead` latents reconstruct the residual z − ẑ (B, D); in FVU."""
     if dead is None or not len(dead):
         return z.new_zeros(())

@@ -6,11 +6,11 @@ import torch
 from scipy import sparse
 from sklearn.metrics import roc_auc_score
 
-from saelib import labellers
-from saelib.choosing import Taste, combined, masked_auroc
-from saelib.interpret import Vectors
-from saelib.scoring import set_exam
-from saelib.training import make_sae
+from saelib.naming import candidates as labellers
+from saelib.naming.keybert import EmbeddingCache
+from saelib.naming.scoring import draw_detection_set
+from saelib.naming.selection import Taste, combined, masked_auroc
+from saelib.sae import make_sae
 
 ANIMALS, PLACES = ("otter", "heron", "badger", "viper"), ("harbour", "desert", "village", "glacier")
 TEXTS = [f"{a} seen near {p} on day{i}" for i in range(8) for a in ANIMALS for p in PLACES]
@@ -24,7 +24,7 @@ def planted(words):
     dense *= 1 + np.random.default_rng(0).random(dense.shape)
     sae = make_sae("topk", 48, 9, 2)
     sae.fit_normalizer(torch.from_numpy(x))
-    return sae, x, sparse.csr_matrix(dense), Vectors(words.encode)
+    return sae, x, sparse.csr_matrix(dense), EmbeddingCache(words.encode)
 
 
 def test_masked_auroc_equals_sklearn():
@@ -42,25 +42,27 @@ def test_masked_auroc_equals_sklearn():
 
 def test_pool_holds_words_and_neighbouring_words_but_no_stop_word_nor_a_phrase_across_a_comma(words):
     texts = ["The red fox, grey wolf and the red fox's den"] * 3 + ["a rare lynx"]
-    pool = labellers.candidate_pool(texts, Vectors(words.encode))
+    pool = labellers.candidate_terms(texts, EmbeddingCache(words.encode))
     assert {"red", "fox", "red fox", "grey wolf"} <= set(pool.terms)
     assert not {"fox grey", "the", "the red", "wolf red", "rare", "lynx"} & set(pool.terms)
     j = list(pool.terms).index("red fox")
     assert pool.counts[:, j].toarray().ravel().tolist() == [1, 1, 1, 0]
     with pytest.raises(ValueError, match="lower min_texts"):
-        labellers.candidate_pool(texts, Vectors(words.encode), min_texts=10)
+        labellers.candidate_terms(texts, EmbeddingCache(words.encode), min_texts=10)
 
 
 def test_matrices_against_a_loop(planted):
     sae, x, table, vectors = planted
-    pool, exam = labellers.candidate_pool(TEXTS, vectors), set_exam(table, x)
+    pool, exam = labellers.candidate_terms(TEXTS, vectors), draw_detection_set(table, x)
     found = labellers.sources(sae, exam, x, pool)
     assert all(m.shape == (8, len(pool.terms)) for m in found.values())
     j = list(pool.terms).index("otter")
     v = torch.from_numpy(vectors(["otter"]))[0]
     centred = (v - sae.mean) / (v - sae.mean).norm()
     np.testing.assert_allclose(found["decoder row"][:, j], (sae.W_dec[:8] @ centred).detach(), atol=1e-5)
-    np.testing.assert_allclose(found["self-activation"][:, j], sae.pre_acts(v[None])[0, :8].detach(), atol=1e-3)
+    np.testing.assert_allclose(
+        found["self-activation"][:, j], sae.pre_acts(v[None])[0, :8].detach(), atol=1e-3
+    )
     mean = x[exam.active[0, : (exam.active.shape[1] + 1) // 2]].mean(0)
     assert abs(found["centroid"][0, j] - mean @ v.numpy() / np.linalg.norm(mean)) < 1e-5
     for name in ("c-TF-IDF", "log-odds"):
@@ -73,8 +75,10 @@ def test_matrices_against_a_loop(planted):
 
 def test_simple_labels_leave_out_near_synonyms_and_common_stems(words):
     texts = ["running runner runs quick fox"] * 3
-    pool = labellers.candidate_pool(texts, Vectors(words.encode))
-    scores = np.array([[{"running": 3.0, "runs": 2.9, "fox": 1.0, "quick": 0.5}.get(t, 0.0) for t in pool.terms]])
+    pool = labellers.candidate_terms(texts, EmbeddingCache(words.encode))
+    scores = np.array(
+        [[{"running": 3.0, "runs": 2.9, "fox": 1.0, "quick": 0.5}.get(t, 0.0) for t in pool.terms]]
+    )
     labels = labellers.simple_labels(scores, pool, np.array([7]))
     assert labels.terms[7] == ["running", "fox", "quick"] and labels.label[7] == "running, fox, quick"
 
@@ -82,7 +86,7 @@ def test_simple_labels_leave_out_near_synonyms_and_common_stems(words):
 def test_combined_names_planted_concepts_and_embeds_each_string_once(planted, words):
     sae, x, table, vectors = planted
     words.seen.clear()
-    pool = labellers.candidate_pool(TEXTS, vectors)
+    pool = labellers.candidate_terms(TEXTS, vectors)
     labels = combined(sae, table, x, pool, vectors)
     assert len(words.seen) == len(set(words.seen))
     assert list(labels.index) == list(range(8))
@@ -100,7 +104,10 @@ def test_combined_names_planted_concepts_and_embeds_each_string_once(planted, wo
 def test_readable_terms_stand_in_the_texts_and_hold_alone(planted):
     """Left to AUROC alone a sum of odd terms may win; with taste, each term is in an active text and near the best alone."""
     sae, x, table, vectors = planted
-    pool, exam = labellers.candidate_pool(TEXTS, vectors), set_exam(table, x, n_random=200, n_near=100)
+    pool, exam = (
+        labellers.candidate_terms(TEXTS, vectors),
+        draw_detection_set(table, x, n_random=200, n_near=100),
+    )
     rows = [torch.from_numpy(r) for r in (exam.active[:, : (exam.active.shape[1] + 1) // 2], exam.random)]
     alone = masked_auroc(torch.from_numpy(pool.vectors)[None].expand(8, -1, -1), torch.from_numpy(x), *rows)
     place = {t: i for i, t in enumerate(pool.terms)}

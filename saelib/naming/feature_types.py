@@ -11,10 +11,18 @@ import pandas as pd
 from scipy import sparse
 from sklearn.preprocessing import normalize
 
-from saelib.labellers import Pool, membership
-from saelib.scoring import Exam, auroc
+from saelib.naming.candidates import CandidateTerms, membership
+from saelib.naming.scoring import DetectionSet, auroc
 
-SURFACE = ("long", "digits", "capitals", "other scripts or accents", "parentheses", "quotation marks", "commas")
+SURFACE = (
+    "long",
+    "digits",
+    "capitals",
+    "other scripts or accents",
+    "parentheses",
+    "quotation marks",
+    "commas",
+)
 
 
 def surface_statistics(texts: list[str]) -> np.ndarray:
@@ -22,14 +30,17 @@ def surface_statistics(texts: list[str]) -> np.ndarray:
 
     def row(text: str) -> list[float]:
         n = max(len(text), 1)
-        counts = (sum(map(test, text)) for test in (str.isdigit, str.isupper, lambda c: c.isalpha() and not c.isascii()))
+        counts = (
+            sum(map(test, text))
+            for test in (str.isdigit, str.isupper, lambda c: c.isalpha() and not c.isascii())
+        )
         marks = (sum(text.count(c) for c in chars) for chars in ("()", "\"“”«»'‘’", ","))
         return [np.log1p(len(text)), *(c / n for c in counts), *(c / n for c in marks)]
 
     return np.array([row(t) for t in texts], dtype=np.float32).T
 
 
-def format_features(exam: Exam, statistics: np.ndarray) -> pd.DataFrame:
+def format_features(exam: DetectionSet, statistics: np.ndarray) -> pd.DataFrame:
     """For each feature the surface statistic that best tells its texts from near ones: `format`, `format_auroc`."""
     scores = []
     for statistic in statistics:  # a handful, not features
@@ -43,12 +54,13 @@ def format_features(exam: Exam, statistics: np.ndarray) -> pd.DataFrame:
         for b, v in zip(best, value, strict=True)
     ]
     return pd.DataFrame(
-        {"format": names, "format_auroc": np.abs(value - 0.5) + 0.5}, index=pd.Index(exam.features, name="feature")
+        {"format": names, "format_auroc": np.abs(value - 0.5) + 0.5},
+        index=pd.Index(exam.features, name="feature"),
     )
 
 
 def spelling_features(
-    features: np.ndarray, rows: np.ndarray, near: np.ndarray, pool: Pool, *, sizes: tuple[int, ...] = (4, 5, 3),
+    features: np.ndarray, rows: np.ndarray, near: np.ndarray, pool: CandidateTerms, *, sizes: tuple[int, ...] = (4, 5, 3),
     min_share: float = 0.6, max_near: float = 0.15, max_corpus: float = 0.05,
 ) -> pd.Series:  # fmt: skip
     """Features whose texts share the start of words and not a meaning: index feature → 'words with "meta-"'.
@@ -72,12 +84,18 @@ def spelling_features(
             used = np.flatnonzero((np.asarray(on[texts].sum(0)).ravel() > 0) & (code == p))
             most = pd.Series(np.asarray(on[texts][:, used].sum(0)).ravel()).groupby(stems[used]).sum()
             v, n = vectors[used], len(used)
-            if len(most) >= 4 and most.max() <= 0.5 * share[0][f, p] * len(texts) and (np.sum(v @ v.T) - n) / (n * (n - 1)) < 0.5:
+            if (
+                len(most) >= 4
+                and most.max() <= 0.5 * share[0][f, p] * len(texts)
+                and (np.sum(v @ v.T) - n) / (n * (n - 1)) < 0.5
+            ):
                 found.setdefault(int(features[f]), f'words with "{prefixes[p]}-"')
     return pd.Series(found, name="spelling", dtype=object)
 
 
-def feature_kinds(scores: pd.DataFrame, density: pd.Series, formats: pd.DataFrame, spelling: pd.Series) -> pd.DataFrame:
+def feature_kinds(
+    scores: pd.DataFrame, density: pd.Series, formats: pd.DataFrame, spelling: pd.Series
+) -> pd.DataFrame:
     """What a feature is about: `kind` and `note`.
 
     dense (active on over a tenth of the texts), spelling, format (a surface statistic beats the label against near
@@ -86,10 +104,12 @@ def feature_kinds(scores: pd.DataFrame, density: pd.Series, formats: pd.DataFram
     """
     frame = pd.DataFrame({"kind": "concept", "note": ""}, index=scores.index)
     frame.loc[(scores.auroc >= 0.9) & (scores.auroc_bm25 < 0.55), "kind"] = "theme"
-    frame.loc[scores.near_bm25 > scores.auroc_near, "kind"] = "words"
+    frame.loc[scores.auroc_near_bm25 > scores.auroc_near, "kind"] = "words"
     formats = formats.reindex(scores.index)
     is_format = (formats.format_auroc >= 0.85) & (formats.format_auroc > scores.auroc_near.fillna(0))
-    frame.loc[is_format, ["kind", "note"]] = np.c_[np.full(is_format.sum(), "format"), formats.format[is_format]]
+    frame.loc[is_format, ["kind", "note"]] = np.c_[
+        np.full(is_format.sum(), "format"), formats.format[is_format]
+    ]
     spelled = frame.index.intersection(spelling.index)
     frame.loc[spelled, "kind"], frame.loc[spelled, "note"] = "spelling", spelling[spelled]
     frame.loc[density.reindex(scores.index) > 0.1, "kind"] = "dense"

@@ -18,10 +18,19 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as nnf
-from safetensors.torch import save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from saelib.functional import JumpReLUFunction, SparseDecode, StepFunction, aux_loss, batch_topk, excess_quantile, screened_topk
+from saelib.sparse_step import (
+    JumpReLUFunction,
+    SparseDecode,
+    StepFunction,
+    aux_loss,
+    batch_topk,
+    excess_quantile,
+    screened_topk,
+)
 
 
 class Loss(NamedTuple):
@@ -138,13 +147,17 @@ class SAE(nn.Module):
         z_hat, penalty, l0, active = self._reconstruct(z, pre)
         recon = (z - z_hat).square().sum(1).mean() / self.d_in
         aux = aux_loss(z, z_hat, self.W_enc, self.b_enc, self.W_dec, dead, k_aux)
-        return Loss(recon + coefficient * penalty + aux_coef * aux, recon.detach(), l0.detach(), aux.detach(), active)
+        return Loss(
+            recon + coefficient * penalty + aux_coef * aux, recon.detach(), l0.detach(), aux.detach(), active
+        )
 
     def _reconstruct(self, z: Tensor, pre: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Training-time (ẑ, sparsity penalty, L0, active) from z (B, D) and π (B, F)."""
         raise NotImplementedError
 
-    def _sparse_reconstruct(self, z: Tensor, values: Tensor, rows: Tensor, cols: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _sparse_reconstruct(
+        self, z: Tensor, values: Tensor, rows: Tensor, cols: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         positive = values > 0
         if not bool(positive.all()):
             values, rows, cols = values[positive], rows[positive], cols[positive]
@@ -154,14 +167,20 @@ class SAE(nn.Module):
         l0 = torch.tensor(len(values) / len(z))
         return z_hat, z.new_zeros(()), l0, active
 
-    def _batch_topk_reconstruct(self, z: Tensor, pre: Tensor, k: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _batch_topk_reconstruct(
+        self, z: Tensor, pre: Tensor, k: float
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         if self.is_sparse_step(z.device):
             return self._sparse_reconstruct(z, *batch_topk(pre.detach(), k))
-        values, idx = pre.flatten().topk(max(1, round(k * len(pre))), sorted=False)  # no look at a value, as batch_topk takes
+        values, idx = pre.flatten().topk(
+            max(1, round(k * len(pre))), sorted=False
+        )  # no look at a value, as batch_topk takes
         feature_acts = torch.zeros_like(pre).flatten().scatter(0, idx, values.relu()).view_as(pre)
         return self._dense_reconstruct(z, feature_acts, z.new_zeros(()))
 
-    def _dense_reconstruct(self, z: Tensor, feature_acts: Tensor, penalty: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _dense_reconstruct(
+        self, z: Tensor, feature_acts: Tensor, penalty: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         fired = feature_acts > 0
         return feature_acts @ self.W_dec + self.b_dec, penalty, fired.sum(1).float().mean(), fired.any(0)
 
@@ -169,7 +188,10 @@ class SAE(nn.Module):
         """Write `sae.safetensors` and `cfg.json` (constructor arguments, plus `extra`)."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        save_file({k: v.detach().cpu().contiguous() for k, v in self.state_dict().items()}, folder / "sae.safetensors")
+        save_file(
+            {k: v.detach().cpu().contiguous() for k, v in self.state_dict().items()},
+            folder / "sae.safetensors",
+        )
         (folder / "cfg.json").write_text(
             json.dumps({"architecture": self.architecture, **self.config(), "extra": extra}, indent=1)
         )
@@ -199,7 +221,9 @@ class TopKSAE(SAE):
         if not isinstance(k, int) or not 1 <= k <= d_sae:
             raise ValueError(f"k must be a whole number in 1..d_sae ({d_sae}), not {k!r}")
         self.k = k
-        self.screen = bool(getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)())  # or the product is slower
+        self.screen = bool(
+            getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
+        )  # or the product is slower
 
     def config(self) -> dict:
         return super().config() | {"k": self.k}
@@ -262,7 +286,9 @@ class JumpReLUSAE(SAE):
 
     architecture = "jumprelu"
 
-    def __init__(self, d_in: int, d_sae: int, target_l0: float | None = None, bandwidth: float = 0.5, seed: int = 0) -> None:
+    def __init__(
+        self, d_in: int, d_sae: int, target_l0: float | None = None, bandwidth: float = 0.5, seed: int = 0
+    ) -> None:
         super().__init__(d_in, d_sae, seed)
         if target_l0 is not None and not 0 < target_l0 <= d_sae:
             raise ValueError(f"target_l0 must be in (0, d_sae = {d_sae}], not {target_l0}")
@@ -298,3 +324,45 @@ class JumpReLUSAE(SAE):
             if self.warm:
                 self.threshold.zero_()
             self.threshold.add_(excess_quantile(self, x, target, self.threshold)).clamp_(min=1e-4)
+
+
+ARCHITECTURES = {cls.architecture: cls for cls in (VanillaSAE, TopKSAE, BatchTopKSAE, JumpReLUSAE)}
+
+
+def make_sae(architecture: str, d_in: int, d_sae: int, k: int, seed: int = 0) -> SAE:
+    """An SAE by its name ("vanilla", "topk", "batchtopk", "jumprelu") whose L0 is to be k."""
+    if architecture not in ARCHITECTURES:
+        raise ValueError(f"architecture must be one of {sorted(ARCHITECTURES)}, not {architecture!r}")
+    sparsity = {"vanilla": {}, "topk": {"k": k}, "batchtopk": {"k": k}, "jumprelu": {"target_l0": k}}[
+        architecture
+    ]
+    return ARCHITECTURES[architecture](d_in, d_sae, **sparsity, seed=seed)
+
+
+def load_sae(folder: str | Path, d_in: int | None = None) -> SAE:
+    """Load what `SAE.save` wrote; `d_in` (a store's) is checked when given.
+
+    Raises:
+        FileNotFoundError, ValueError: a missing or damaged file, an unknown architecture, another d_in.
+    """
+    folder = Path(folder)
+    try:
+        cfg = json.loads((folder / "cfg.json").read_text())
+        weights = load_file(folder / "sae.safetensors")
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"no SAE in {folder}: {error.filename} is missing") from None
+    except (SafetensorError, json.JSONDecodeError) as error:
+        raise ValueError(f"the SAE in {folder} is damaged ({error}): train it again") from error
+    if cfg.get("architecture") not in ARCHITECTURES:
+        raise ValueError(
+            f"unknown architecture {cfg.get('architecture')!r} in {folder}; known: {sorted(ARCHITECTURES)}"
+        )
+    if d_in is not None and cfg["d_in"] != d_in:
+        raise ValueError(
+            f"the SAE in {folder} takes d_in {cfg['d_in']}, the store has {d_in}: another encoder wrote it"
+        )
+    sae = ARCHITECTURES[cfg["architecture"]](
+        **{k: v for k, v in cfg.items() if k not in ("architecture", "extra")}
+    )
+    sae.load_state_dict(weights)
+    return sae.eval()

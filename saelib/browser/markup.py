@@ -13,7 +13,9 @@ import numpy as np
 BLUE, ORANGE, GREEN, RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"  # Okabe–Ito
 PALETTE = [BLUE, ORANGE, GREEN, RED, "#CC79A7", "#56B4E9", "#B8A000", "#808080"]
 # invisible, direction-changing, control and half characters
-HIDDEN = re.compile("[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")
+HIDDEN = re.compile(
+    "[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]"
+)
 STYLE = """<style>
 .sae{--line:var(--jp-border-color2,#8885);--soft:#8080801f;--bar:#2a8cc8;--brand:var(--jp-brand-color1,#2a8cc8);
 font:13px/1.45 var(--jp-ui-font-family,system-ui,sans-serif);color:var(--jp-ui-font-color1,inherit);overflow-wrap:anywhere}
@@ -74,10 +76,14 @@ def box(content: str) -> str:
     return f'<div class="sae">{content}</div>'
 
 
-def table(rows: list[str], height: int, widths: tuple[str, ...], head: tuple[str, ...] = (), none: str = "none") -> str:
+def table(
+    rows: list[str], height: int, widths: tuple[str, ...], head: tuple[str, ...] = (), none: str = "none"
+) -> str:
     """Rows of equal height under fixed columns; a head ending in "#" is right-aligned."""
     cols = "".join(f'<col style="width:{w}">' if w else "<col>" for w in widths)
-    titles = "".join(f'<th scope="col"{" class=n" if h.endswith("#") else ""}>{h.rstrip("#")}</th>' for h in head)
+    titles = "".join(
+        f'<th scope="col"{" class=n" if h.endswith("#") else ""}>{h.rstrip("#")}</th>' for h in head
+    )
     lines = "".join(rows) or (f'<tr><td colspan="{len(widths)}">{none}</td></tr>' if none else "")
     return f'<table class="h{height}"><colgroup>{cols}</colgroup>{f"<tr>{titles}</tr>" if head else ""}{lines}</table>'
 
@@ -86,11 +92,15 @@ def bar(share: float, colour: str = "", tick: float | None = None) -> str:
     """A share of a track as a bar; `tick` marks another share on it."""
     share, colour = float(np.clip(np.nan_to_num(share), 0, 1)), f";background:{colour}" if colour else ""
     mark = "" if tick is None else f'<span class="tick" style="left:{100 * tick:.1f}%"></span>'
-    return f'<span class="track"><span class="b" style="width:{100 * share:.1f}%{colour}"></span>{mark}</span>'
+    return (
+        f'<span class="track"><span class="b" style="width:{100 * share:.1f}%{colour}"></span>{mark}</span>'
+    )
 
 
 def error(message: str) -> str:
     """A message that says what went wrong, announced by screen readers."""
     return (
-        f'<div class="sae"><div class="error" role="alert">{html.escape(HIDDEN.sub("�", message))}</div></div>' if message else ""
+        f'<div class="sae"><div class="error" role="alert">{html.escape(HIDDEN.sub("�", message))}</div></div>'
+        if message
+        else ""
     )

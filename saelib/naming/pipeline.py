@@ -16,13 +16,13 @@ from scipy import sparse
 from scipy.stats import rankdata
 from sklearn.preprocessing import normalize
 
-from saelib.activations import Texts, top_texts
-from saelib.choosing import combined
-from saelib.interpret import Vectors
-from saelib.kinds import feature_kinds, format_features, spelling_features, surface_statistics
-from saelib.labellers import candidate_pool, membership
-from saelib.saes import SAE
-from saelib.scoring import Exam, Lexicon, auroc, lsa_space, score_labels, set_exam
+from saelib.activations import EncodedTexts, top_texts
+from saelib.naming.candidates import candidate_terms, membership
+from saelib.naming.feature_types import feature_kinds, format_features, spelling_features, surface_statistics
+from saelib.naming.keybert import EmbeddingCache
+from saelib.naming.scoring import DetectionSet, Lexicon, auroc, draw_detection_set, lsa_space, score_labels
+from saelib.naming.selection import combined
+from saelib.sae import SAE
 
 Encode = Callable[[list[str]], np.ndarray]  # n strings → (n, d)
 
@@ -73,7 +73,11 @@ def stability(
 
 
 def concept_recovery(
-    train: sparse.csr_matrix, train_concepts: np.ndarray, test: sparse.csr_matrix, test_concepts: np.ndarray, min_texts: int = 10
+    train: sparse.csr_matrix,
+    train_concepts: np.ndarray,
+    test: sparse.csr_matrix,
+    test_concepts: np.ndarray,
+    min_texts: int = 10,
 ) -> pd.DataFrame:
     """For each known concept the feature that answers to it, chosen by F1 on training texts, measured on held-out ones.
 
@@ -86,7 +90,8 @@ def concept_recovery(
     """
     names, n_train = np.unique(train_concepts, return_counts=True)
     names = np.array(
-        [c for c, n in zip(names, n_train, strict=True) if n >= min_texts and (test_concepts == c).any()], dtype=object
+        [c for c, n in zip(names, n_train, strict=True) if n >= min_texts and (test_concepts == c).any()],
+        dtype=object,
     )
     if not len(names):
         raise ValueError(f"no concept has {min_texts} training texts and a held-out one: lower min_texts")
@@ -94,7 +99,8 @@ def concept_recovery(
     def f1(table: sparse.csr_matrix, concepts: np.ndarray) -> np.ndarray:
         place = pd.Index(names).get_indexer(concepts)
         member = sparse.csr_matrix(
-            (np.ones((place >= 0).sum()), (place[place >= 0], np.flatnonzero(place >= 0))), (len(names), len(place))
+            (np.ones((place >= 0).sum()), (place[place >= 0], np.flatnonzero(place >= 0))),
+            (len(names), len(place)),
         )
         on = (table > 0).astype(np.float64)
         said = np.asarray(on.sum(0)).ravel()
@@ -106,7 +112,9 @@ def concept_recovery(
     n = here.sum(1)
     area = ((ranks * here).sum(1) - n * (n + 1) / 2) / np.maximum(n * (here.shape[1] - n), 1)
     held = f1(test, test_concepts)[np.arange(len(names)), best]
-    return pd.DataFrame({"feature": best, "f1": held, "auroc": area, "n": n}, index=pd.Index(names, name="concept"))
+    return pd.DataFrame(
+        {"feature": best, "f1": held, "auroc": area, "n": n}, index=pd.Index(names, name="concept")
+    )
 
 
 def says_concept(concepts: pd.DataFrame, labels: pd.DataFrame, encode, lexicon: Lexicon) -> pd.DataFrame:  # noqa: ANN001
@@ -118,7 +126,11 @@ def says_concept(concepts: pd.DataFrame, labels: pd.DataFrame, encode, lexicon: 
     own = similarity[np.arange(len(names)), np.arange(len(names))]
     a, b = (lexicon.queries(list(strings))[0] for strings in (found, names))
     return pd.DataFrame(
-        {"label": found, "says": np.asarray(a.multiply(b).sum(1)).ravel() > 0, "rank": (similarity > own[:, None]).sum(1) + 1},
+        {
+            "label": found,
+            "says": np.asarray(a.multiply(b).sum(1)).ravel() > 0,
+            "rank": (similarity > own[:, None]).sum(1) + 1,
+        },
         index=concepts.index,
     )
 
@@ -127,11 +139,17 @@ def top_rows(table: sparse.csr_matrix, n: int = 10) -> pd.Series:
     """index feature → list of its n strongest rows, for live features."""
     rows, _ = top_texts(table, n)
     live = np.flatnonzero(rows[:, 0] >= 0)
-    return pd.Series([[int(r) for r in rows[f] if r >= 0] for f in live], index=pd.Index(live, name="feature"))
+    return pd.Series(
+        [[int(r) for r in rows[f] if r >= 0] for f in live], index=pd.Index(live, name="feature")
+    )
 
 
 def label_judges(
-    labels: list[str], test: Texts, vectors: Vectors, lexicon: Lexicon, spaces: dict[str, tuple[Encode, np.ndarray]]
+    labels: list[str],
+    test: EncodedTexts,
+    vectors: EmbeddingCache,
+    lexicon: Lexicon,
+    spaces: dict[str, tuple[Encode, np.ndarray]],
 ) -> dict[str, np.ndarray]:
     """How well each label fits each held-out text, (n_labels, n_texts), by the encoder, BM25, and other `spaces`.
 
@@ -142,14 +160,16 @@ def label_judges(
     return judges | {name: normalize(encode(labels)) @ texts.T for name, (encode, texts) in spaces.items()}
 
 
-def text_spaces(train: Texts, test: Texts, second: Encode | None = None) -> dict[str, tuple[Encode, np.ndarray]]:
+def text_spaces(
+    train: EncodedTexts, test: EncodedTexts, second: Encode | None = None
+) -> dict[str, tuple[Encode, np.ndarray]]:
     """The judges' spaces beside the encoder's: LSA of the training texts, and a second encoder when there is one."""
     spaces = {"lsa": lsa_space(train.texts)} | ({"second": second} if second else {})
     return {name: (encode, normalize(encode(test.texts))) for name, encode in spaces.items()}
 
 
 def name_features(
-    sae: SAE, train: Texts, test: Texts, vectors: Vectors, *, good: float = 0.9, share: float = 0.95, seed: int = 0,
+    sae: SAE, train: EncodedTexts, test: EncodedTexts, vectors: EmbeddingCache, *, good: float = 0.9, share: float = 0.95, seed: int = 0,
     second: Encode | None = None,
 ) -> pd.DataFrame:  # fmt: skip
     """The whole way: candidates, combined labels, judges, abstention, kinds. What the notebooks and the browser read.
@@ -158,7 +178,7 @@ def name_features(
         train: texts to choose labels by. test: held-out texts to judge them on. vectors: the encoder's cache.
         good, share: at least `share` of the labels shown are to have a detection of `good` or more. The threshold on
         `train_auroc` is calibrated on one random half of the features; the other half is the check.
-        second: another encoder, e.g. model2vec's `encode`: one more judge, the columns `auroc_second` and `near_second`.
+        second: another encoder, e.g. model2vec's `encode`: one more judge, the columns `auroc_second` and `auroc_near_second`.
 
     Returns:
         index feature (live ones): `label`, `terms`, `term_scores` (detection of each by itself),
@@ -167,18 +187,20 @@ def name_features(
         train), `half` ("calibration" or "check"). `.attrs` has `threshold` and, on the check half, `share_shown` and
         `share_good` of those shown.
     """
-    pool = candidate_pool(train.texts, vectors)
-    exam = set_exam(train.table, train.embeddings, n_random=200, n_near=100, seed=seed)
+    pool = candidate_terms(train.texts, vectors)
+    exam = draw_detection_set(train.table, train.embeddings, n_random=200, n_near=100, seed=seed)
     labels = combined(sae, train.table, train.embeddings, pool, vectors, exam=exam)
     lexicon = Lexicon(test.texts)
     judges = label_judges(list(labels.label), test, vectors, lexicon, text_spaces(train, test, second))
-    held_out = set_exam(test.table, test.embeddings, seed=seed)
+    held_out = draw_detection_set(test.table, test.embeddings, seed=seed)
     scores = score_labels(labels, judges, held_out, test.table, lexicon, n_bootstrap=200)
     place = pd.Index(held_out.features).get_indexer(labels.index)  # −1: active on no held-out text
     at = np.repeat(place, labels.terms.str.len())  # each term by itself
-    alone = Exam(*(part[at] for part in held_out))
+    alone = DetectionSet(*(part[at] for part in held_out))
     flat = [t for terms in labels.terms for t in terms]
-    single = auroc(vectors(flat) @ test.embeddings.T, alone, alone.random).auroc.where(at >= 0).to_numpy().round(3)
+    single = (
+        auroc(vectors(flat) @ test.embeddings.T, alone, alone.random).auroc.where(at >= 0).to_numpy().round(3)
+    )
     labels["term_scores"] = np.split(single, np.cumsum(labels.terms.str.len())[:-1])
     density = pd.Series(np.diff(train.table.tocsc().indptr) / train.table.shape[0])[labels.index]
     spelled = spelling_features(exam.features, exam.active[:, :20], exam.near, pool)
@@ -208,7 +230,7 @@ def as_shown(names: pd.DataFrame) -> pd.Series:
 
 
 def judge_all(
-    label_sets: dict[str, pd.DataFrame], sae: SAE, train: Texts, test: Texts, vectors: Vectors, seed: int = 0,
+    label_sets: dict[str, pd.DataFrame], sae: SAE, train: EncodedTexts, test: EncodedTexts, vectors: EmbeddingCache, seed: int = 0,
     second: Encode | None = None,
 ) -> dict[str, pd.DataFrame]:  # fmt: skip
     """Several labellers side by side on the same held-out texts, with the scale to read them by.
@@ -226,7 +248,7 @@ def judge_all(
     order = {"nearest feature's label": (W @ W.T).fill_diagonal_(-1).argmax(1).cpu().numpy()}
     order["shuffled labels"] = np.random.default_rng(seed).permutation(len(last))
     wrong = {name: last[["label", "terms"]].iloc[o].set_index(last.index) for name, o in order.items()}
-    lexicon, exam, out = Lexicon(test.texts), set_exam(test.table, test.embeddings, seed=seed), {}
+    lexicon, exam, out = Lexicon(test.texts), draw_detection_set(test.table, test.embeddings, seed=seed), {}
     spaces = text_spaces(train, test, second)
     for name, labels in (label_sets | wrong).items():
         labels = labels[labels.label != ""]
@@ -244,17 +266,21 @@ def summary(scores: dict[str, pd.DataFrame]) -> pd.DataFrame:
     columns = [
         "auroc_near",
         "auroc_bm25",
-        "near_bm25",
+        "auroc_near_bm25",
         "auroc_lsa",
-        "near_lsa",
+        "auroc_near_lsa",
         "auroc_second",
-        "near_second",
+        "auroc_near_second",
         "spearman",
         "f1",
         "npmi",
     ]
     lines = {}
     for name, frame in scores.items():
-        first = {"auroc": frame.auroc.mean(), "median": frame.auroc.median(), "p10": frame.auroc.quantile(0.1)}
+        first = {
+            "auroc": frame.auroc.mean(),
+            "median": frame.auroc.median(),
+            "p10": frame.auroc.quantile(0.1),
+        }
         lines[name] = first | {c: frame[c].mean() for c in columns if c in frame}
     return pd.DataFrame(lines).T

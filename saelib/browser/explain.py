@@ -11,10 +11,10 @@ import torch
 from scipy import sparse
 from scipy.stats import false_discovery_control, norm
 
-from saelib.lookup import View
+from saelib.browser.view import FeatureView
 
 
-def nearest(view: View, x: np.ndarray, n: int = 5, but: int = -1) -> tuple[np.ndarray, np.ndarray]:
+def nearest(view: FeatureView, x: np.ndarray, n: int = 5, but: int = -1) -> tuple[np.ndarray, np.ndarray]:
     """The n corpus texts nearest to an embedding (rows, cosines), without the row `but`."""
     cosine = view.embeddings @ x
     if but >= 0:
@@ -25,7 +25,7 @@ def nearest(view: View, x: np.ndarray, n: int = 5, but: int = -1) -> tuple[np.nd
     return rows, cosine[rows]
 
 
-def word_effects(view: View, text: str, feature: int, limit: int = 60) -> list[tuple[str, float]]:
+def word_effects(view: FeatureView, text: str, feature: int, limit: int = 60) -> list[tuple[str, float]]:
     """Leave one word out: (word, fall of the activation without it), for the first `limit` words.
 
     One pass answers for every feature; it is cached by text.
@@ -41,7 +41,7 @@ def word_effects(view: View, text: str, feature: int, limit: int = 60) -> list[t
 
 
 @torch.no_grad()
-def activations(view: View, texts: list[str]) -> np.ndarray:
+def activations(view: FeatureView, texts: list[str]) -> np.ndarray:
     """Feature activations of new texts (n, d_sae)."""
     if view.encoder is None:
         raise ValueError("the encoder is not loaded: pass encoder=… to make_view")
@@ -50,7 +50,7 @@ def activations(view: View, texts: list[str]) -> np.ndarray:
 
 
 @torch.no_grad()
-def explain(view: View, x: np.ndarray) -> pd.DataFrame:
+def explain(view: FeatureView, x: np.ndarray) -> pd.DataFrame:
     """One embedding (d_in,) as a sum: index feature, `act`, and `share` of ‖x − mean‖² that each part explains.
 
     share_i = f_i W_dec,i · (x − mean) / (scale ‖x − mean‖²); "bias" and "not explained" complete the sum to exactly 1.
@@ -60,15 +60,17 @@ def explain(view: View, x: np.ndarray) -> pd.DataFrame:
     on, norm2 = torch.nonzero(acts)[:, 0], (centred @ centred).clamp_min(1e-12)
     share = acts[on] * (sae.W_dec[on] @ centred) / sae.scale / norm2
     bias = float(sae.b_dec @ centred / sae.scale / norm2)
-    frame = pd.DataFrame({"act": acts[on].cpu().numpy(), "share": share.cpu().numpy()}, index=on.cpu().tolist()).sort_values(
-        "act", ascending=False
+    frame = pd.DataFrame(
+        {"act": acts[on].cpu().numpy(), "share": share.cpu().numpy()}, index=on.cpu().tolist()
+    ).sort_values("act", ascending=False)
+    rest = pd.DataFrame(
+        {"act": np.nan, "share": [bias, 1 - bias - float(share.sum())]}, index=["bias", "not explained"]
     )
-    rest = pd.DataFrame({"act": np.nan, "share": [bias, 1 - bias - float(share.sum())]}, index=["bias", "not explained"])
     return pd.concat([frame, rest])
 
 
 @torch.no_grad()
-def cosine_parts(view: View, x: np.ndarray, y: np.ndarray) -> pd.DataFrame:
+def cosine_parts(view: FeatureView, x: np.ndarray, y: np.ndarray) -> pd.DataFrame:
     """Why two unit embeddings have their cosine: contributions that add up to it exactly.
 
     With x = base + Σ f_i d_i + e, d_i = W_dec,i / scale, base = mean + b_dec / scale:
@@ -86,17 +88,27 @@ def cosine_parts(view: View, x: np.ndarray, y: np.ndarray) -> pd.DataFrame:
     common = 0.5 * float((sae.mean + sae.b_dec / sae.scale) @ (v[0] + v[1]))
     total = float(v[0].double() @ v[1].double())
     frame = pd.DataFrame(
-        {"first": f[0, on].cpu().numpy(), "second": f[1, on].cpu().numpy(), "contribution": part.cpu().numpy()},
+        {
+            "first": f[0, on].cpu().numpy(),
+            "second": f[1, on].cpu().numpy(),
+            "contribution": part.cpu().numpy(),
+        },
         index=on.cpu().tolist(),
     )
     frame = frame.sort_values("contribution", key=np.abs, ascending=False)
     rest = [common, total - common - float(part.double().sum())]
     return pd.concat(
-        [frame, pd.DataFrame({"first": np.nan, "second": np.nan, "contribution": rest}, index=["common part", "not explained"])]
+        [
+            frame,
+            pd.DataFrame(
+                {"first": np.nan, "second": np.nan, "contribution": rest},
+                index=["common part", "not explained"],
+            ),
+        ]
     )
 
 
-def domain_contrast(view: View, first: str, second: str, level: float = 0.05) -> pd.DataFrame:
+def domain_contrast(view: FeatureView, first: str, second: str, level: float = 0.05) -> pd.DataFrame:
     """Features over-represented in one domain (or corpus) against another.
 
     Returns:
@@ -106,7 +118,9 @@ def domain_contrast(view: View, first: str, second: str, level: float = 0.05) ->
     masks = [view.domains == d for d in (first, second)]
     for name, mask in zip((first, second), masks, strict=True):
         if not mask.any():
-            raise ValueError(f"no text has the domain {name!r}; there are {', '.join(map(str, np.unique(view.domains)[:20]))}")
+            raise ValueError(
+                f"no text has the domain {name!r}; there are {', '.join(map(str, np.unique(view.domains)[:20]))}"
+            )
     on = view.by_text > 0
     a, b = (np.asarray(on[np.flatnonzero(m)].sum(0)).ravel().astype(float) for m in masks)
     n, m = masks[0].sum(), masks[1].sum()
@@ -117,6 +131,13 @@ def domain_contrast(view: View, first: str, second: str, level: float = 0.05) ->
     q = false_discovery_control(2 * norm.sf(np.abs(odds / error)), method="bh")
     z = norm.isf(level / 2)
     frame = pd.DataFrame(
-        {"share_first": a / n, "share_second": b / m, "log_odds": odds, "low": odds - z * error, "high": odds + z * error, "q": q}
+        {
+            "share_first": a / n,
+            "share_second": b / m,
+            "log_odds": odds,
+            "low": odds - z * error,
+            "high": odds + z * error,
+            "q": q,
+        }
     )
     return frame.set_index(pd.Index(live, name="feature")).sort_values("log_odds", ascending=False)

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from saelib.config import load_sae
-from saelib.functional import JumpReLUFunction, SparseDecode, StepFunction, batch_topk, screened_topk
 from saelib.metrics import evaluate, mean_max_cosine, neighbour_recall, probe_accuracy
-from saelib.saes import BatchTopKSAE, JumpReLUSAE, TopKSAE, VanillaSAE
-from saelib.training import TrainConfig, make_sae, suggest_size, train, train_many
+from saelib.sae import BatchTopKSAE, JumpReLUSAE, TopKSAE, VanillaSAE, load_sae, make_sae
+from saelib.sparse_step import JumpReLUFunction, SparseDecode, StepFunction, batch_topk, screened_topk
+from saelib.trainer import TrainConfig
+from saelib.training import suggest_size, train, train_many
 
 ALL = ["vanilla", "topk", "batchtopk", "jumprelu"]
 
@@ -46,7 +46,9 @@ def test_topk_equals_textbook_formula():
     assert np.isclose((z**2).sum(1).mean(), 16, rtol=1e-4)
     pre = z @ sae.W_enc.detach().numpy() + sae.b_enc.detach().numpy()
     f = np.where(pre >= np.sort(pre, 1)[:, [-5]], np.maximum(pre, 0), 0)
-    x_hat = (f @ sae.W_dec.detach().numpy() + sae.b_dec.detach().numpy()) / float(sae.scale) + x.numpy().mean(0)
+    x_hat = (f @ sae.W_dec.detach().numpy() + sae.b_dec.detach().numpy()) / float(sae.scale) + x.numpy().mean(
+        0
+    )
     np.testing.assert_allclose(sae(x).detach().numpy(), x_hat, atol=1e-4)
 
 
@@ -66,7 +68,9 @@ def test_sparse_step_equals_dense_formula_in_float64(per_row):
         values, cols, rows = values.flatten(), cols.flatten(), torch.arange(64).repeat_interleave(5)
     else:
         values, rows, cols = batch_topk(pre.detach(), 5)
-        assert len(values) == 5 * 64 and set(values.tolist()) == set(pre.detach().flatten().topk(320).values.tolist())
+        assert len(values) == 5 * 64 and set(values.tolist()) == set(
+            pre.detach().flatten().topk(320).values.tolist()
+        )
     mask = torch.zeros_like(pre)
     mask[rows, cols] = 1
     dense = (pre * mask) @ inputs[2]
@@ -104,12 +108,17 @@ def smooth_step(u, eps):
 
 def test_jumprelu_gradients_are_the_documented_ones():
     eps = 0.3
-    pre, theta = gaussian(30, 8, dtype=torch.float64), torch.full((8,), 0.4, dtype=torch.float64, requires_grad=True)
+    pre, theta = (
+        gaussian(30, 8, dtype=torch.float64),
+        torch.full((8,), 0.4, dtype=torch.float64, requires_grad=True),
+    )
     weight = gaussian(30, 8, 5, dtype=torch.float64)
     (step_grad,) = torch.autograd.grad((StepFunction.apply(pre, theta, eps) * weight).sum(), theta)
     (jump_grad,) = torch.autograd.grad((JumpReLUFunction.apply(pre, theta, eps) * weight).sum(), theta)
     h = 1e-6
-    numeric = ((smooth_step(pre - theta - h, eps) - smooth_step(pre - theta + h, eps)) / (2 * h) * weight).sum(0)
+    numeric = (
+        (smooth_step(pre - theta - h, eps) - smooth_step(pre - theta + h, eps)) / (2 * h) * weight
+    ).sum(0)
     torch.testing.assert_close(step_grad, numeric.detach(), rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(jump_grad, (theta * numeric).detach(), rtol=1e-4, atol=1e-6)
     far = torch.where((pre - 0.4).abs() < 1e-3, pre + 0.01, pre).requires_grad_()
@@ -128,8 +137,12 @@ def test_planted_dictionary_is_found_and_target_l0_met(name):
 
 @pytest.mark.parametrize("k", [16, 40])
 def test_vanilla_meets_a_target_that_is_a_large_share_of_d_sae(k):
-    x = torch.nn.functional.normalize(torch.randn(3000, 32, generator=torch.Generator().manual_seed(0)), dim=1)
-    result = train(make_sae("vanilla", 32, 64, k), x, TrainConfig(steps=200, batch_size=256, target_l0=k), progress=False)
+    x = torch.nn.functional.normalize(
+        torch.randn(3000, 32, generator=torch.Generator().manual_seed(0)), dim=1
+    )
+    result = train(
+        make_sae("vanilla", 32, 64, k), x, TrainConfig(steps=200, batch_size=256, target_l0=k), progress=False
+    )
     assert result.final.l0 == pytest.approx(k, rel=0.1)
     assert result.history.fvu.max() < 2, "the bias starts within the range of the pre-activations"
 
@@ -138,7 +151,11 @@ def test_training_is_no_worse_than_the_textbook_dense_loop():
     x, _ = planted(6000)
     test, x = x[:1000], x[1000:]
     ours = train(
-        make_sae("topk", 32, 96, 4), x, TrainConfig(steps=400, batch_size=512, target_l0=4), held_out=test, progress=False
+        make_sae("topk", 32, 96, 4),
+        x,
+        TrainConfig(steps=400, batch_size=512, target_l0=4),
+        held_out=test,
+        progress=False,
     )
     mean, scale = x.mean(0), (32 / (x - x.mean(0)).square().sum(1).mean()).sqrt()
     W_dec = torch.nn.functional.normalize(gaussian(96, 32), dim=1).requires_grad_()
@@ -172,25 +189,38 @@ def test_resume_is_bit_for_bit(name, tmp_path):
         assert torch.equal(value, resumed.sae.state_dict()[key]), key
     assert whole.history.equals(resumed.history)
     with pytest.raises(ValueError, match="another run"):
-        train(make_sae(name, 32, 64, 4), x, TrainConfig(steps=61, target_l0=4), checkpoint=tmp_path, progress=False)
+        train(
+            make_sae(name, 32, 64, 4),
+            x,
+            TrainConfig(steps=61, target_l0=4),
+            checkpoint=tmp_path,
+            progress=False,
+        )
 
 
 @pytest.mark.parametrize("name", ALL)
 def test_wide_dictionaries_train_too(name):
     """From d_sae 2048 on TopK screens in bfloat16 where the CPU has it; nobody else may be given such pre-activations."""
     x = torch.nn.functional.normalize(torch.randn(600, 16, generator=torch.Generator().manual_seed(0)), dim=1)
-    result = train(make_sae(name, 16, 2048, 4), x, TrainConfig(steps=4, batch_size=64, target_l0=4), progress=False)
+    result = train(
+        make_sae(name, 16, 2048, 4), x, TrainConfig(steps=4, batch_size=64, target_l0=4), progress=False
+    )
     assert result.final.l0 == pytest.approx(4, rel=0.5) and np.isfinite(result.final.fvu)
 
 
 def test_a_resumed_run_knows_which_latents_were_dead(tmp_path):
-    x = torch.nn.functional.normalize(torch.randn(2000, 32, generator=torch.Generator().manual_seed(0)), dim=1)
+    x = torch.nn.functional.normalize(
+        torch.randn(2000, 32, generator=torch.Generator().manual_seed(0)), dim=1
+    )
     config = TrainConfig(steps=32, batch_size=128, target_l0=4, dead_after=100, k_aux=8)
     whole = train(make_sae("topk", 32, 256, 4), x, config, progress=False)
     assert whole.history.dead_train.max() > 0, "the case needs dead latents"
     train(make_sae("topk", 32, 256, 4), x, config, checkpoint=tmp_path, stop_after=23, progress=False)
     resumed = train(make_sae("topk", 32, 256, 4), x, config, checkpoint=tmp_path, progress=False)
-    assert all(torch.equal(a, b) for a, b in zip(whole.sae.state_dict().values(), resumed.sae.state_dict().values(), strict=True))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(whole.sae.state_dict().values(), resumed.sae.state_dict().values(), strict=True)
+    )
 
 
 def test_aux_loss_gives_gradient_to_dead_latents_only():
@@ -261,7 +291,12 @@ def test_bad_input_is_named():
 
 
 def test_suggest_size_follows_the_measured_points():
-    assert [suggest_size(n) for n in (1_000, 10_000, 27_000, 100_000)] == [(64, 4), (256, 4), (512, 8), (1024, 8)]
+    assert [suggest_size(n) for n in (1_000, 10_000, 27_000, 100_000)] == [
+        (64, 4),
+        (256, 4),
+        (512, 8),
+        (1024, 8),
+    ]
     assert suggest_size(10**9, d_in=16)[0] == 128  # never more than 8 d_in
 
 
@@ -281,9 +316,16 @@ def test_a_sweep_gives_each_member_what_it_gets_alone():
     config = TrainConfig(steps=80, batch_size=256, eval_every=40, dead_after=500)
 
     def sweep():
-        return [make_sae(name, 32, d, 4, seed=i) for i, (name, d) in enumerate([*((n, 64) for n in ALL), ("topk", 96)])]
+        return [
+            make_sae(name, 32, d, 4, seed=i)
+            for i, (name, d) in enumerate([*((n, 64) for n in ALL), ("topk", 96)])
+        ]
 
-    configs = [replace(config, target_l0=4), *[replace(config, target_l0=4)] * 3, replace(config, target_l0=4, lr=1e-3)]
+    configs = [
+        replace(config, target_l0=4),
+        *[replace(config, target_l0=4)] * 3,
+        replace(config, target_l0=4, lr=1e-3),
+    ]
     together = train_many(sweep(), x, configs, progress=False)
     for sae, c, result in zip(sweep(), configs, together, strict=True):
         alone = train(sae, x, c, progress=False)
@@ -294,17 +336,25 @@ def test_a_sweep_gives_each_member_what_it_gets_alone():
 def test_the_first_step_of_a_sweep_is_that_of_one():
     x, _ = planted(1000)
     config = TrainConfig(steps=1, batch_size=256, eval_every=1)
-    both = train_many([make_sae("topk", 32, 64, 4), make_sae("vanilla", 32, 48, 4)], x, config, progress=False)
-    for result, alone in zip(both, (make_sae("topk", 32, 64, 4), make_sae("vanilla", 32, 48, 4)), strict=True):
+    both = train_many(
+        [make_sae("topk", 32, 64, 4), make_sae("vanilla", 32, 48, 4)], x, config, progress=False
+    )
+    for result, alone in zip(
+        both, (make_sae("topk", 32, 64, 4), make_sae("vanilla", 32, 48, 4)), strict=True
+    ):
         train(alone, x, config, progress=False)
         for key, value in alone.state_dict().items():
-            torch.testing.assert_close(result.sae.state_dict()[key].float(), value.float(), atol=1e-5, rtol=1e-4)
+            torch.testing.assert_close(
+                result.sae.state_dict()[key].float(), value.float(), atol=1e-5, rtol=1e-4
+            )
 
 
 def test_sweep_bad_input():
     x, _ = planted(500)
     with pytest.raises(ValueError, match="one batch_size"):
-        train_many([make_sae("topk", 32, 64, 4)] * 2, x, [TrainConfig(batch_size=64), TrainConfig(batch_size=32)])
+        train_many(
+            [make_sae("topk", 32, 64, 4)] * 2, x, [TrainConfig(batch_size=64), TrainConfig(batch_size=32)]
+        )
     with pytest.raises(ValueError, match="at least one SAE"):
         train_many([], x)
 
@@ -314,7 +364,9 @@ def test_neighbour_recall_by_brute_force():
     hits = 0
     for i in range(60):
         a, b = (
-            [j for j in torch.cosine_similarity(v, v[i][None]).argsort(descending=True).tolist() if j != i][:5]
+            [j for j in torch.cosine_similarity(v, v[i][None]).argsort(descending=True).tolist() if j != i][
+                :5
+            ]
             for v in (x, noisy)
         )
         hits += len(set(a) & set(b))

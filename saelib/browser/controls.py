@@ -12,8 +12,10 @@ import ipywidgets as w
 import numpy as np
 import traitlets
 
-from saelib import explain, lookup, markup, views
-from saelib.lookup import View
+from saelib.browser import cards as views
+from saelib.browser import explain, markup
+from saelib.browser import view as lookup
+from saelib.browser.view import FeatureView
 
 ROWS_STYLE = """<style>
 .sae-rows{position:relative;overflow:hidden;display:block;margin:0;padding:0;width:100%}
@@ -100,7 +102,12 @@ class Rows(w.Box):
     """
 
     def __init__(self, name: str, height: int, pick: Callable[[int], None], head: bool = False) -> None:
-        self.table, self.select, self.height, self.busy = w.HTML(), w.RadioButtons(options=[], description=name), height, False
+        self.table, self.select, self.height, self.busy = (
+            w.HTML(),
+            w.RadioButtons(options=[], description=name),
+            height,
+            False,
+        )
         super().__init__([self.table, self.select])
         for name in ("sae-rows", f"h{height}", *(["sae-head"] if head else [])):
             self.add_class(name)
@@ -122,8 +129,12 @@ class Pager(w.HBox):
 
     def __init__(self, what: str, size: int, turn: Callable[[], None]) -> None:
         self.size, self.page, self.total, self.text = size, 0, 0, w.HTML()
-        self.back = w.Button(description="‹ back", tooltip=f"previous page of {what}", layout=w.Layout(width="auto"))
-        self.forward = w.Button(description="more ›", tooltip=f"next page of {what}", layout=w.Layout(width="auto"))
+        self.back = w.Button(
+            description="‹ back", tooltip=f"previous page of {what}", layout=w.Layout(width="auto")
+        )
+        self.forward = w.Button(
+            description="more ›", tooltip=f"next page of {what}", layout=w.Layout(width="auto")
+        )
         super().__init__([self.back, self.forward, self.text], layout=w.Layout(align_items="center"))
         self.add_class("sae-line")
 
@@ -149,9 +160,15 @@ class Sections(w.VBox):
     """
 
     def __init__(self, makers: dict[str, Callable[[], list[w.Widget]]], state: State) -> None:
-        self.titles, self.pages, self.state = list(makers), [w.VBox([], layout=w.Layout(display="none")) for _ in makers], state
+        self.titles, self.pages, self.state = (
+            list(makers),
+            [w.VBox([], layout=w.Layout(display="none")) for _ in makers],
+            state,
+        )
         self.makers = dict(enumerate(makers.values()))
-        self.buttons = [w.ToggleButton(description=title, icon="caret-right", layout=WIDE) for title in self.titles]
+        self.buttons = [
+            w.ToggleButton(description=title, icon="caret-right", layout=WIDE) for title in self.titles
+        ]
         for i, (button, page) in enumerate(zip(self.buttons, self.pages, strict=True)):
             button.observe(lambda change, i=i: self.show(i if change["new"] else None, i), "value")
             page.add_class("sae-page")
@@ -173,7 +190,7 @@ class Sections(w.VBox):
 class TextPane(w.VBox):
     """A text taken apart: its features (pick one to see it) and the nearest corpus texts (pick one to open it)."""
 
-    def __init__(self, view: View, state: State) -> None:
+    def __init__(self, view: FeatureView, state: State) -> None:
         self.view, self.head, self.rest, self.title = view, w.HTML(layout=WIDE), w.HTML(layout=WIDE), w.HTML()
         self.features = Rows("features of the text", 30, lambda f: setattr(state, "feature", f), head=True)
         self.near = Rows("nearest texts of the corpus", 44, lambda r: setattr(state, "document", r))
@@ -184,15 +201,22 @@ class TextPane(w.VBox):
         parts = explain.explain(self.view, x)
         ids = [i for i in parts.index[:15] if isinstance(i, int)]
         rows, rest = views.share_rows(self.view, parts)
-        self.head.value = markup.box(views.text_head(self.view, text, parts, where) + "<h4>What the SAE sees</h4>")
-        self.features.show(rows, [(f"{i}: {markup.clean(self.view.labels[i])}, share {parts.share[i]:.1%}", i) for i in ids])
-        self.rest.value, self.title.value = markup.box(rest), markup.box("<h4>Nearest texts of the corpus (cosine)</h4>")
+        self.head.value = markup.box(
+            views.text_head(self.view, text, parts, where) + "<h4>What the SAE sees</h4>"
+        )
+        self.features.show(
+            rows, [(f"{i}: {markup.clean(self.view.labels[i])}, share {parts.share[i]:.1%}", i) for i in ids]
+        )
+        self.rest.value, self.title.value = (
+            markup.box(rest),
+            markup.box("<h4>Nearest texts of the corpus (cosine)</h4>"),
+        )
         found, cosines = explain.nearest(self.view, x, but=but)
         items = [(f"text {r}: {markup.clean(self.view.texts[r])}", int(r)) for r in found]
         self.near.show(views.near_rows(self.view, found, cosines), items)
 
 
-def side_card(view: View, state: State, page: str) -> w.HTML:
+def side_card(view: FeatureView, state: State, page: str) -> w.HTML:
     """The selected feature with its strongest texts, to stand beside a map or a text."""
     out = w.HTML(layout=w.Layout(flex="1 1 300px", min_width="260px"))
 
@@ -204,7 +228,9 @@ def side_card(view: View, state: State, page: str) -> w.HTML:
     return out
 
 
-def show_document(view: View, state: State, pane: TextPane) -> None:
+def show_document(view: FeatureView, state: State, pane: TextPane) -> None:
     """The state's document in a pane."""
     row = state.document
-    pane.show(view.texts[row], view.embeddings[row], f"{markup.safe(view.domains[row], 40)} · text {row}", row)
+    pane.show(
+        view.texts[row], view.embeddings[row], f"{markup.safe(view.domains[row], 40)} · text {row}", row
+    )
