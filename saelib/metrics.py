@@ -111,7 +111,7 @@ def probe_accuracy(
     scaler = MaxAbsScaler().fit(train)
     x, y = scaler.transform(train), np.asarray(y_train)
     some = np.random.default_rng(0).permutation(len(y))[:4000]
-    grid = {"C": [0.1, 1.0, 10.0, 100.0]}
+    grid = {"C": [0.01, 0.1, 1.0, 10.0, 100.0]}
     search = GridSearchCV(LogisticRegression(max_iter=200, tol=1e-3), grid, cv=3, refit=False).fit(
         x[some], y[some]
     )

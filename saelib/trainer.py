@@ -118,12 +118,10 @@ class Trainer:
             self._resume(folder)
         warm = isinstance(sae, JumpReLUSAE) and self.target and self.state["step"] <= self._warm_steps
         self._learn_as(sae.as_batchtopk() if warm else sae)
-        if (
-            sae.steers_penalty and self.target
-        ):  # tensors: to look at a number makes a GPU wait for the processor
-            for name in ("coefficient", "l0", "unseen"):
-                value = self.state[name]
-                self.state[name] = None if value is None else torch.tensor(value, device=sae.mean.device)
+        self.steers = sae.steers_penalty and bool(self.target)
+        for name in ("coefficient", "l0", "unseen") if self.steers else ():
+            if self.state[name] is not None:  # in tensors: to look at a number makes a GPU wait
+                self.state[name] = torch.tensor(self.state[name], device=sae.mean.device)
 
     @property
     def _warm_steps(self) -> float:
@@ -148,18 +146,14 @@ class Trainer:
         self.adam.zero_grad(set_to_none=True)
         self.loss = self.loss_of(x, fade * self.state["coefficient"], self.dead, k_aux, config.aux_coef)
         self.loss.total.backward()
-        along = (sae.W_dec.grad * sae.W_dec.detach()).sum(
-            1, keepdim=True
-        )  # a row's norm is fixed, so this part
-        sae.W_dec.grad.addcmul_(
-            along, sae.W_dec.detach(), value=-1
-        )  # of its gradient is no direction to move in
+        W, gradient = sae.W_dec.detach(), sae.W_dec.grad  # rows keep their norm: along them is nowhere to go
+        gradient.addcmul_((gradient * W).sum(1, keepdim=True), W, value=-1)
         torch.nn.utils.clip_grad_norm_(sae.parameters(), config.clip)
         self.adam.step()
         sae.after_step()
 
         sae.samples_since_active.add_(len(x)).masked_fill_(self.loss.active, 0)
-        if sae.steers_penalty and self.target:
+        if self.steers:
             self.steer(self.loss.l0)
         self.state["step"] += 1
 
@@ -223,7 +217,7 @@ class Trainer:
                 "delete it, or use its configuration"
             )
         tensors = load_file(folder / "checkpoint.safetensors")
-        if not torch.allclose(tensors["sae.mean"], mean.cpu(), atol=1e-4):
+        if not torch.allclose(tensors["sae.mean"], mean.cpu(), atol=1e-6):
             raise CheckpointError(f"the checkpoint in {folder} is of a run on other texts: delete it")
         sae.load_state_dict({k[4:]: v for k, v in tensors.items() if k.startswith("sae.")})
         slots: dict[int, dict] = {}
