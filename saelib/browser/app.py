@@ -15,17 +15,16 @@ from IPython.display import HTML, display
 from markupsafe import Markup
 
 from saelib.browser import cards, panels
-from saelib.browser.controls import WIDE, Pager, Rows, Sections, State, TextPane, auto, labelled
-from saelib.browser.lookup import BANDS, SORTS, band_texts, find
+from saelib.browser.controls import WIDE, WRAPPED, Pager, Rows, Sections, State, auto, classed, labelled
+from saelib.browser.lookup import SORTS, find
 from saelib.browser.maps import DocumentMap, FeatureMap
 from saelib.browser.notes import Notes
+from saelib.browser.panes import ExamplesPane, NeighboursPane, NotePane, TextPane
 from saelib.browser.render import box, clean, dim, error, number, style, styled
 from saelib.browser.report import framed, page
 from saelib.browser.view import FeatureView, check_feature
 
-PER_PAGE, EXAMPLES = 12, 10  # rows of the feature table, texts of a page
-WRAPPED = {"flex_flow": "row wrap", "align_items": "center"}
-SHORT = dict(zip(BANDS, ("strongest", "upper ¼", "2nd ¼", "3rd ¼", "lowest ¼", "near misses"), strict=True))
+PER_PAGE = 12  # rows of the feature table
 
 
 class Browser:
@@ -35,7 +34,7 @@ class Browser:
         self, view: FeatureView, notes: str | Path | None = None, feature: int | None = None
     ) -> None:
         self.view, self.state, self.notes = view, State(), Notes(notes)
-        self.busy, self.reverse, self.noted = False, False, 0
+        self.busy, self.reverse = False, False
         self.features = find(view)
         first = self.features[0] if len(self.features) else 0
         self.state.set_trait("feature", check_feature(view, first if feature is None else feature))
@@ -74,7 +73,7 @@ class Browser:
         for name, step in steps.items():
             self.buttons[name].on_click(lambda _, s=step: self._move(s))
         tools = [self.search, self.meaning, self.sort, self.hide_dead, self.number, *self.buttons.values()]
-        return _classed(w.Box(tools, layout=w.Layout(**WRAPPED)), "sae-tools")
+        return classed(w.Box(tools, layout=w.Layout(**WRAPPED)), "sae-tools")
 
     def _make_table(self) -> w.VBox:
         self.heads = {}
@@ -82,59 +81,27 @@ class Browser:
             self.heads[name] = w.Button(tooltip=f"sort by {name}; again: the other way round")
             self.heads[name].on_click(lambda _, n=name: self._sort_by(n))
         near = w.HTML(box(Markup('<div class="n near">near</div>')))
-        heads = _classed(w.Box([*self.heads.values(), near]), "sae-heads")
+        heads = classed(w.Box([*self.heads.values(), near]), "sae-heads")
         self.list = Rows("features", 44, lambda f: setattr(self.state, "feature", f))
         self.pager, self.count = Pager("features", PER_PAGE, self._show_list), w.HTML()
-        foot = _classed(w.Box([self.pager, self.count], layout=w.Layout(**WRAPPED)), "sae-line")
+        foot = classed(w.Box([self.pager, self.count], layout=w.Layout(**WRAPPED)), "sae-line")
         left = w.VBox([heads, self.list, foot], layout=w.Layout(flex="4 1 400px", min_width="320px"))
-        return _classed(left, "sae-left")
+        return classed(left, "sae-left")
 
     def _make_right(self) -> w.VBox:
-        self.card, self.text = w.HTML(layout=WIDE), TextPane(self.view, self.state)
+        view, state = self.view, self.state
+        self.card, self.text = w.HTML(layout=WIDE), TextPane(view, state)
+        self.examples, self.neighbours = ExamplesPane(view, state, self._open), NeighboursPane(view, state)
+        self.note = NotePane(state, self.notes)
         self.panes = {
-            "Examples": self._make_examples(),
-            "Text": self.text,
-            "Neighbours": self._make_neighbours(),
-            "Note": self._make_note(),
-        }
-        names = [f"show: {name.lower()}" for name in self.panes]
-        self.pane = _classed(w.ToggleButtons(options=list(self.panes), tooltips=names), "sae-tabs")
+            "Examples": self.examples, "Text": self.text, "Neighbours": self.neighbours, "Note": self.note,
+        }  # fmt: skip
+        tips = [f"show: {name.lower()}" for name in self.panes]
+        self.pane = classed(w.ToggleButtons(options=list(self.panes), tooltips=tips), "sae-tabs")
         self.pane.style.button_width = "auto"
         self.pane.observe(self._show_pane, "value")
         parts = [self.card, self.pane, *self.panes.values()]
-        return _classed(w.VBox(parts, layout=w.Layout(flex="6 1 480px", min_width="320px")), "sae-right")
-
-    def _make_examples(self) -> w.VBox:
-        choices = {"options": [(SHORT[b], b) for b in BANDS], "tooltips": [f"texts: {b}" for b in BANDS]}
-        self.bands = _classed(w.ToggleButtons(**choices), "sae-bands")
-        self.bands.style.button_width = "auto"
-        self.highlight = w.ToggleButton(
-            description="highlight words", tooltip="mark the words that carry the activation",
-            disabled=self.view.encoder is None, layout=auto(),
-        )  # fmt: skip
-        self.examples = Rows("example texts", 64, self._open)
-        self.example_pager = Pager("examples", EXAMPLES, self._show_examples)
-        self.bands.observe(self._turn_to_first, "value")
-        self.highlight.observe(lambda _: self._show_examples(), "value")
-        foot = w.Box([self.example_pager, self.highlight], layout=w.Layout(**WRAPPED))
-        return w.VBox([self.bands, self.examples, _classed(foot, "sae-line")])
-
-    def _make_neighbours(self) -> w.Box:
-        pick = lambda feature: setattr(self.state, "feature", feature)
-        self.near = {name: Rows(name, 30, pick) for name in ("direction", "together")}
-        self.near_titles = [w.HTML(), w.HTML()]
-        wide = {"flex": "1 1 250px", "min_width": "240px"}
-        both = zip(self.near_titles, self.near.values(), strict=True)
-        columns = [w.VBox([title, rows], layout=w.Layout(**wide)) for title, rows in both]
-        return w.Box(columns, layout=w.Layout(flex_flow="row wrap", width="100%"))
-
-    def _make_note(self) -> w.VBox:
-        size = w.Layout(width="98%", height="110px")
-        self.note = w.Textarea(placeholder="your note on this feature", layout=size)
-        self.save = w.Button(description="save note", tooltip="save the note to a JSON file next to the SAE")
-        self.saved = w.HTML()
-        self.save.on_click(self._save_note)
-        return w.VBox([self.note, w.HBox([self.save, self.saved])])
+        return classed(w.VBox(parts, layout=w.Layout(flex="6 1 480px", min_width="320px")), "sae-right")
 
     def _make_sections(self) -> Sections:
         view, state = self.view, self.state
@@ -176,9 +143,8 @@ class Browser:
         """What the list under it holds, in words."""
         n, within = len(self.features), self.state.within is not None
         if not n:
-            return "no label has this in it" + (
-                "" if meaning or self.meaning.disabled else ": tick “by meaning”"
-            )
+            advice = "" if meaning or self.meaning.disabled else ": tick “by meaning”"
+            return f"no label has this in it{advice}"
         text = f"{n:,} feature{'s' * (n != 1)}" + (" inside the lasso" if within else "")
         return text + (", nearest in meaning first" if meaning else "")
 
@@ -220,75 +186,36 @@ class Browser:
         self.state.document = row
         self.pane.value = "Text"
 
-    def _save_note(self, _: object = None) -> None:
-        try:
-            self.notes.set(self.noted, self.note.value)
-        except (OSError, ValueError) as problem:
-            self.state.message = f"the note was not saved: {problem}"
-            return
-        if self.notes.file is None:
-            self.state.message = (
-                "the note was not saved: this browser was opened without a notes file: pass notes=… to browse"
-            )
-        else:
-            self.saved.value = dim(f"saved in {self.notes.file}")
-
     # what follows the state
 
-    def _show_feature(self, _: object = None) -> None:
+    def _show_card(self) -> None:
         f, row = self.state.feature, self.state.document
-        if self.noted != f and self.note.value != self.notes.get(self.noted):
-            self._save_note()  # of the feature that is left
         mark = float(self.view.by_text[row, f]) if row >= 0 else None
         self.card.value = box(cards.overview(self.view, f, mark))
+
+    def _show_feature(self, _: object = None) -> None:
+        self._show_card()
         self.busy = True
-        self.number.value = str(f)
+        self.number.value = str(self.state.feature)
         self.busy = False
-        self.noted, self.note.value, self.saved.value = f, self.notes.get(f), ""
-        here = np.flatnonzero(self.features == f)
+        here = np.flatnonzero(self.features == self.state.feature)
         self.pager.page = int(here[0]) // PER_PAGE if len(here) else self.pager.page
         self._show_list()
-        self.example_pager.page = 0
+        self.note.show()
+        self.examples.pager.page = 0
         self._show_pane()
 
     def _show_pane(self, _: object = None) -> None:
         """Only the chosen pane is drawn: a selection is answered sooner."""
         for name, pane in self.panes.items():
             pane.layout.display = None if name == self.pane.value else "none"
-        if self.pane.value == "Examples":
-            self._show_examples()
-        elif self.pane.value == "Neighbours":
-            self._show_neighbours()
-        elif self.pane.value == "Text" and self.state.document < 0:
-            self.text.head.value = dim(
-                "Pick an example (or a point of the document map): its features are listed here."
-            )
-
-    def _show_neighbours(self) -> None:
-        lists = cards.neighbour_lists(self.view, self.state.feature).items()
-        places = zip(self.near_titles, self.near.values(), strict=True)
-        for (title, rows), (name, (ids, values)) in zip(places, lists, strict=True):
-            title.value = box(Markup("<h4>{}</h4>").format(name))
-            items = [(f"{i}: {clean(self.view.labels[i])}", i) for i in ids]
-            rows.show(cards.neighbour_rows(self.view, ids, values), items)
-
-    def _turn_to_first(self, _: object = None) -> None:
-        self.example_pager.page = 0
-        self._show_examples()
-
-    def _show_examples(self) -> None:
-        view, f, band = self.view, self.state.feature, self.bands.value
-        frame, total = band_texts(view, f, band, self.example_pager.page, EXAMPLES)
-        marked = self.highlight.value and band != "near misses"
-        items = [(f"text {r}: {clean(view.texts[r])}", int(r)) for r in frame.row.astype(int)]
-        self.examples.show(cards.text_rows(view, frame, f, marked), items)
-        self.example_pager.show(total)
+        if self.pane.value in ("Examples", "Neighbours") or self.state.document < 0:
+            self.panes[self.pane.value].show()
 
     def _show_document(self, _: object = None) -> None:
-        row, f = self.state.document, self.state.feature
-        if row >= 0:
-            self.card.value = box(cards.overview(self.view, f, float(self.view.by_text[row, f])))
-            self.text.show_document()
+        if self.state.document >= 0:
+            self._show_card()
+            self.text.show()
 
     # pages, built when opened
 
@@ -299,12 +226,6 @@ class Browser:
     def _document_map_page(self) -> list[w.Widget]:
         self.document_map = DocumentMap(self.view, self.state)
         return [self.document_map.page]
-
-
-def _classed(widget: w.DOMWidget, name: str) -> w.DOMWidget:
-    """The widget, with a class of the style sheet."""
-    widget.add_class(name)
-    return widget
 
 
 def browse(
@@ -338,5 +259,8 @@ def browse(
     if "google.colab.output" in sys.modules:
         sys.modules["google.colab.output"].enable_custom_widget_manager()
     browser = Browser(view, notes, feature)
-    display(browser.widget)
+    shown = browser.widget._repr_mimebundle_() | {
+        "text/plain": "the feature browser: run this cell to open it"
+    }
+    display(shown, raw=True)
     return browser

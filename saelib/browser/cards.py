@@ -44,13 +44,8 @@ def feature_rows(
     view: FeatureView, features: np.ndarray, linked: Collection[int] = (), heads: tuple[str, ...] = ()
 ) -> Markup:
     """The feature table: id, name above its keywords, trust, density, max, mean, nearest feature."""
-    rows = []
-    for f in map(int, features):
-        stats, near = view.stats.iloc[f], view.near[f]
-        row = {"feature": f, "terms": view.terms(f)[:3], "trust": view.trust(f), "share": view.trust_share(f)}
-        row |= {"density": stats.density, "max": stats["max"], "mean": stats.mean_active}
-        rows.append(row | {"near": int(near[0]) if len(near) else f})
-    return render("features.html", rows=rows, labels=view.labels, linked=linked, heads=heads)
+    features = [int(f) for f in features]
+    return render("features.html", view=view, features=features, linked=linked, heads=heads)
 
 
 def badges(view: FeatureView, feature: int) -> list[tuple[str, str]]:
@@ -126,13 +121,10 @@ def overview(view: FeatureView, feature: int, mark: float | None = None) -> Mark
 
 def text_rows(view: FeatureView, frame: pd.DataFrame, feature: int, highlight: bool = False) -> Markup:
     """Texts (columns `row`, `act`) with their activation as number and bar; words marked where asked for."""
-    rows = []
-    for row, act in zip(frame.row.astype(int), frame.act.astype(float), strict=True):
-        marked = highlighted(view, view.texts[row], feature) if highlight else ""
-        rows.append(
-            {"row": row, "act": act, "text": view.texts[row], "domain": view.domains[row], "marked": marked}
-        )
-    return render("texts.html", rows=rows, top=max(float(view.stats["max"].iloc[feature]), 1e-9))
+    rows = list(zip(frame.row.astype(int), frame.act.astype(float), strict=True))
+    marked = {r: highlighted(view, view.texts[r], feature) for r, _ in rows} if highlight else {}
+    top = max(float(view.stats["max"].iloc[feature]), 1e-9)
+    return render("texts.html", view=view, rows=rows, marked=marked, top=top)
 
 
 def examples(view: FeatureView, feature: int) -> Markup:
@@ -213,11 +205,7 @@ def share_rows(
 
 def near_rows(view: FeatureView, rows: np.ndarray, cosines: np.ndarray) -> Markup:
     """Corpus texts with their cosine."""
-    found = [
-        {"row": int(r), "cosine": float(c), "text": view.texts[r], "domain": view.domains[r]}
-        for r, c in zip(rows, cosines, strict=True)
-    ]
-    return render("near_texts.html", rows=found)
+    return render("near_texts.html", view=view, rows=list(zip(rows.tolist(), cosines.tolist(), strict=True)))
 
 
 def text_head(

@@ -1,4 +1,4 @@
-"""What can be clicked: the state that all views follow, lists laid over tables, pages that open, a text pane.
+"""What can be clicked: the state that all views follow, lists laid over tables, pages that open.
 
 `Rows` lays native, transparent radio buttons over a table that `cards.py` rendered: looks of HTML, keyboard
 and screen reader of a control, no script of ours. (Tab and Space pick a row: JupyterLab keeps the arrow
@@ -10,17 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import ipywidgets as w
-import numpy as np
 import traitlets
 from markupsafe import Markup
 
-from saelib.attribution import explain_embedding
-from saelib.browser import cards
-from saelib.browser.lookup import band_texts, nearest
-from saelib.browser.render import box, clean
-from saelib.browser.view import FeatureView
+from saelib.browser.render import box
 
 WIDE = w.Layout(width="100%")
+WRAPPED = {"flex_flow": "row wrap", "align_items": "center"}
 
 
 def auto(**more: str) -> w.Layout:
@@ -31,6 +27,12 @@ def auto(**more: str) -> w.Layout:
 def labelled(width: str, **settings: object) -> dict:
     """A layout of this width, and a description that is shown whole."""
     return {"layout": w.Layout(width=width), "style": {"description_width": "initial"}, **settings}
+
+
+def classed(widget: w.DOMWidget, name: str) -> w.DOMWidget:
+    """The widget, with a class of the style sheet."""
+    widget.add_class(name)
+    return widget
 
 
 class State(traitlets.HasTraits):
@@ -146,49 +148,3 @@ class Sections(w.VBox):
             page.layout.display = None if i == number else "none"
         if number in self.makers:
             self.pages[number].children = self.makers.pop(number)()
-
-
-class TextPane(w.VBox):
-    """A text taken apart: its features (pick one to see it) and the nearest corpus texts (pick one to open
-    it)."""
-
-    def __init__(self, view: FeatureView, state: State) -> None:
-        self.view, self.state = view, state
-        self.head, self.rest, self.title = (w.HTML(layout=WIDE) for _ in range(3))
-        self.features = Rows("features of the text", 30, lambda f: setattr(state, "feature", f), head=True)
-        self.near = Rows("nearest texts of the corpus", 44, lambda r: setattr(state, "document", r))
-        super().__init__([self.head, self.features, self.rest, self.title, self.near])
-
-    def show(self, text: str, x: np.ndarray, row: int | None = None) -> list[int]:
-        """Take apart an embedding (d_in,), of the corpus where its row is given; returns its features,
-        strongest first."""
-        view, parts = self.view, explain_embedding(self.view.sae, x)
-        ids = list(parts.index[:-2][:15])
-        rows, rest = cards.share_rows(view, parts)
-        head = Markup("{}<h4>What the SAE sees</h4>").format(cards.text_head(view, text, parts, row))
-        self.head.value, self.rest.value = box(head), box(rest)
-        self.features.show(
-            rows, [(f"{i}: {clean(view.labels[i])}, share {parts.share[i]:.1%}", i) for i in ids]
-        )
-        self.title.value = box(Markup("<h4>Nearest texts of the corpus (cosine)</h4>"))
-        found, cosines = nearest(view, x, but=-1 if row is None else row)
-        items = [(f"text {r}: {clean(view.texts[r])}", int(r)) for r in found]
-        self.near.show(cards.near_rows(view, found, cosines), items)
-        return ids
-
-    def show_document(self) -> None:
-        """The state's document."""
-        row = self.state.document
-        self.show(self.view.texts[row], self.view.embeddings[row], row)
-
-
-def side_card(view: FeatureView, state: State, page: str) -> w.HTML:
-    """The selected feature with its strongest texts, to stand beside a map or a text."""
-    out = w.HTML(layout=w.Layout(flex="1 1 300px", min_width="260px"))
-
-    def draw() -> None:
-        texts = band_texts(view, state.feature, "strongest", size=4)[0]
-        out.value = box(cards.card(view, state.feature) + cards.text_rows(view, texts, state.feature))
-
-    while_open(state, page, draw, "feature")
-    return out

@@ -11,8 +11,9 @@ from matplotlib.path import Path
 from plotly.callbacks import BoxSelector, LassoSelector
 
 from saelib.browser.atlas import RED, domain_looks, drawing_order
-from saelib.browser.controls import State, TextPane, auto, side_card, while_open
+from saelib.browser.controls import State, auto, while_open
 from saelib.browser.lookup import landmarks
+from saelib.browser.panes import TextPane, side_card
 from saelib.browser.render import box, clean, dim, hover, number
 from saelib.browser.view import FeatureView
 
@@ -253,7 +254,7 @@ class DocumentMap:
             trace.on_click(self._click)
         self.page = beside([self.title, self.figure], [self.pane])
         while_open(state, "Document map", self.draw, "feature")
-        while_open(state, "Document map", self._open, "document")
+        while_open(state, "Document map", self.pane.show, "document")
 
     def draw(self) -> None:
         """Follow the selected feature: grey zeros first."""
@@ -271,7 +272,3 @@ class DocumentMap:
     def _click(self, trace: go.Scattergl, points: object, _: object) -> None:
         if points.point_inds:
             self.state.document = int(trace.customdata[points.point_inds[0]])
-
-    def _open(self) -> None:
-        if self.state.document >= 0:
-            self.pane.show_document()

@@ -9,8 +9,9 @@ import ipywidgets as w
 from markupsafe import Markup
 
 from saelib.browser import compare
-from saelib.browser.controls import WIDE, State, TextPane, auto, labelled, side_card
+from saelib.browser.controls import WIDE, State, auto, labelled
 from saelib.browser.notes import Notes
+from saelib.browser.panes import TextPane, side_card
 from saelib.browser.render import box, clean, error
 from saelib.browser.report import export
 from saelib.browser.view import FeatureView, check_feature
@@ -67,7 +68,7 @@ def sentence_page(view: FeatureView, state: State) -> Form:
     both = w.Box([pane, side_card(view, state, "Try a sentence")], layout=w.Layout(**ROW))
 
     def answer(text: str) -> None:
-        features = pane.show(_filled(text), view.encode([text])[0])
+        features = pane.take_apart(_filled(text), view.encode([text])[0])
         if features:
             state.feature = features[0]
 

@@ -340,13 +340,13 @@ def test_controls_and_views_follow_one_state(view, tmp_path):
     b.number.value = "999999"
     assert b.state.feature == 1 and "0 to 23" in b.error.value
     b.number.value = "23"
-    assert "dead" in b.card.value and "No text activates" in b.examples.table.value and not b.error.value
+    assert "dead" in b.card.value and "No text activates" in b.examples.rows.table.value and not b.error.value
     b.pager.page = 0
     b._show_list()
     b.list.select.value = 16
     assert "Feature 16<" in b.card.value
-    row = b.examples.select.options[1][1]
-    b.examples.select.value = row
+    row = b.examples.rows.select.options[1][1]
+    b.examples.rows.select.value = row
     assert b.pane.value == "Text" and b.state.document == row and "this text" in b.card.value
     assert "What the SAE sees" in b.text.head.value and b.text.near.select.options
     other = b.text.features.select.options[-1][1]
@@ -356,17 +356,17 @@ def test_controls_and_views_follow_one_state(view, tmp_path):
     assert b.state.document != row
     b.number.value = "16"
     b.pane.value = "Neighbours"
-    near = b.near["direction"].select.options[0][1]
-    b.near["direction"].select.value = near
+    near = b.neighbours.lists["direction"].select.options[0][1]
+    b.neighbours.lists["direction"].select.value = near
     assert b.state.feature == near == view.near[16][0]
     b.state.feature = 7
-    b.note.value = "my <b>note</b>"
-    b.save.click()
+    b.note.field.value = "my <b>note</b>"
+    b.note.save.click()
     assert json.loads((tmp_path / "notes.json").read_text()) == {"7": "my <b>note</b>"}
     b.buttons["random"].click()
     b.state.feature = 7
-    assert b.note.value == "my <b>note</b>"
-    assert Browser(view, notes=tmp_path / "notes.json", feature=7).note.value == "my <b>note</b>"
+    assert b.note.field.value == "my <b>note</b>"
+    assert Browser(view, notes=tmp_path / "notes.json", feature=7).note.field.value == "my <b>note</b>"
 
 
 def test_every_feature_is_reached_by_paging_and_sorting(view):
@@ -391,16 +391,16 @@ def test_every_feature_is_reached_by_paging_and_sorting(view):
 
 def test_examples_by_band_and_highlighting(view):
     b = Browser(view, feature=int(view.stats.n_texts.idxmax()))
-    first = [v for _, v in b.examples.select.options]
-    b.example_pager.forward.click()
-    second = [v for _, v in b.examples.select.options]
+    first = [v for _, v in b.examples.rows.select.options]
+    b.examples.pager.forward.click()
+    second = [v for _, v in b.examples.rows.select.options]
     assert len(first) == 10 and second and not set(first) & set(second)
-    b.highlight.value = True
-    assert "<mark" in b.examples.table.value
-    b.bands.value = "near misses"
-    assert "<mark" not in b.examples.table.value and "0.00" in b.examples.table.value
+    b.examples.highlight.value = True
+    assert "<mark" in b.examples.rows.table.value
+    b.examples.bands.value = "near misses"
+    assert "<mark" not in b.examples.rows.table.value and "0.00" in b.examples.rows.table.value
     b.state.feature = 5
-    assert b.example_pager.page == 0
+    assert b.examples.pager.page == 0
 
 
 def test_pages_open_and_answer(view, tmp_path):
@@ -468,21 +468,21 @@ def test_pages_open_and_answer(view, tmp_path):
 def test_notes_survive_steps_and_other_browsers(view, tmp_path):
     file = tmp_path / "notes.json"
     one, other = Browser(view, notes=file, feature=3), Browser(view, notes=file, feature=5)
-    one.note.value = "typed and not saved"
+    one.note.field.value = "typed and not saved"
     one.buttons["next"].click()
     one.buttons["previous"].click()
-    assert one.state.feature == 3 and one.note.value == "typed and not saved"
-    other.note.value = "of the other browser"
-    other.save.click()
+    assert one.state.feature == 3 and one.note.field.value == "typed and not saved"
+    other.note.field.value = "of the other browser"
+    other.note.save.click()
     assert json.loads(file.read_text()) == {"3": "typed and not saved", "5": "of the other browser"}
-    one.note.value = ""
-    one.save.click()
+    one.note.field.value = ""
+    one.note.save.click()
     assert json.loads(file.read_text()) == {"5": "of the other browser"}
     file.write_bytes('{"0": "é"}'.encode("latin-1"))
     with pytest.raises(ValueError, match="not a file of notes"):
         Notes(file)
-    other.note.value = "too late"
-    other.save.click()
+    other.note.field.value = "too late"
+    other.note.save.click()
     assert "not a file of notes" in other.error.value and b"\xe9" in file.read_bytes()
 
 
@@ -593,9 +593,9 @@ def test_errors_name_the_remedy(view, tmp_path):
     with pytest.raises(ValueError, match="encoder"):
         cards.text_page(view, "a text")
     b = Browser(view)
-    assert b.meaning.disabled and b.highlight.disabled
-    b.note.value = "a note"
-    b.save.click()
+    assert b.meaning.disabled and b.examples.highlight.disabled
+    b.note.field.value = "a note"
+    b.note.save.click()
     assert "without a notes file" in b.error.value
     b.sections.show(2)
     form = b.sections.pages[2].children[0]
