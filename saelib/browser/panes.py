@@ -66,7 +66,7 @@ class ExamplesPane(w.VBox):
 
 
 class TextPane(w.VBox):
-    """A text taken apart: its features (pick one to see it), the nearest corpus texts (pick one to open it)."""
+    """A text taken apart: its features and the nearest corpus texts; what is picked is shown or opened."""
 
     def __init__(self, view: FeatureView, state: State) -> None:
         self.view, self.state = view, state
@@ -76,7 +76,7 @@ class TextPane(w.VBox):
         super().__init__([self.head, self.features, self.rest, self.title, self.near])
 
     def take_apart(self, text: str, x: np.ndarray, row: int | None = None) -> list[int]:
-        """Show an embedding (d_in,), of the corpus where `row` is given; returns its features by activation."""
+        """Show an embedding (d_in,), of the corpus where `row` is given; its features, strongest first."""
         view, parts = self.view, explain_embedding(self.view.sae, x)
         ids = list(parts.index[:-2][:15])
         rows, rest = cards.share_rows(view, parts)

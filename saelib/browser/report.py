@@ -34,7 +34,8 @@ def map_svg(view: FeatureView, linked: Collection[int], size: int = 620) -> Mark
          "trust": view.trust(f), "colour": looks[groups[f]][0], "path": looks[groups[f]][1].path}
         for f in live
     ]  # fmt: skip
-    words = [(round(at[f, 0]), round(at[f, 1] - 8), view.labels[f]) for f in landmarks(view)]
+    side = lambda x: "start" if x < 80 else "end" if x > size - 80 else "middle"  # nothing is cut at the edge
+    words = [(round(x), round(y - 8), side(x), view.labels[f]) for f in landmarks(view) for x, y in [at[f]]]
     count = groups[live].value_counts()
     key = [(d, colour, shape.sign, count[d]) for d, (colour, shape) in looks.items() if d in count]
     return render("map.html", size=size, dots=dots, words=words, key=key, labels=view.labels, linked=linked)
