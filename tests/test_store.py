@@ -1,0 +1,112 @@
+"""The store: nothing is lost, nothing damaged is served, and batches repeat."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from saelib.store import EmbeddingStore, StoreError, batch_plan
+
+
+def test_store_round_trip_and_resume(tmp_path, rows, words):
+    whole = EmbeddingStore.extract(tmp_path / "a", rows, words, shard_rows=200, progress=False)
+    assert len(whole) == 700 and whole.texts == [r["text"] for r in rows]
+    np.testing.assert_allclose(
+        whole.embeddings(np.array([699, 0, 250])),
+        words.encode([rows[i]["text"] for i in (699, 0, 250)]),
+        atol=1e-3,
+    )
+    whole.verify()
+
+    class Interrupt(type(words)):
+        def encode(self, texts, batch_tokens=None, progress=False):
+            if len(self.seen) >= 400:
+                raise KeyboardInterrupt
+            return super().encode(texts)
+
+    with pytest.raises(KeyboardInterrupt):
+        EmbeddingStore.extract(tmp_path / "b", rows, Interrupt(), shard_rows=200, progress=False)
+    with pytest.raises(StoreError, match="interrupted"):
+        EmbeddingStore(tmp_path / "b")
+    words.seen.clear()
+    resumed = EmbeddingStore.extract(tmp_path / "b", rows, words, shard_rows=200, progress=False)
+    assert len(words.seen) == 300
+    assert resumed.manifest == whole.manifest
+
+
+def test_a_store_that_does_not_fit_is_refused(tmp_path, rows, words):
+    store = EmbeddingStore.extract(tmp_path, rows, words, shard_rows=200, progress=False)
+    other = type(words)()
+    other.fingerprint = "0" * 16
+    with pytest.raises(StoreError, match="was written by words"):
+        EmbeddingStore(tmp_path, encoder=other)
+    with pytest.raises(StoreError, match="other texts"):
+        EmbeddingStore.extract(
+            tmp_path, [{"text": "x", "domain": "y"}] * 700, words, shard_rows=200, progress=False
+        )
+    with pytest.raises(StoreError, match="longer corpus"):
+        EmbeddingStore.extract(tmp_path, rows[:200], words, shard_rows=200, progress=False)
+    file = tmp_path / store.manifest["shards"][1]["embeddings"]
+    content = file.read_bytes()
+    file.write_bytes(content[:-100])
+    with pytest.raises(StoreError, match="cut short"):
+        EmbeddingStore(tmp_path)
+    file.write_bytes(content[:-2] + b"\x00\x7c")  # float16 infinity, same size
+    with pytest.raises(StoreError, match="checksum"):
+        EmbeddingStore(tmp_path).verify()
+    with pytest.raises(StoreError, match="NaN or infinite"):
+        EmbeddingStore(tmp_path).embeddings()
+    assert json.loads((tmp_path / "manifest.json").read_text())["complete"]
+
+
+def test_bad_extraction_input(tmp_path, words):
+    with pytest.raises(ValueError, match="empty"):
+        EmbeddingStore.extract(tmp_path / "a", [], words, progress=False)
+    with pytest.raises(ValueError, match="row 1 cannot be embedded: empty"):
+        EmbeddingStore.extract(
+            tmp_path / "b", [{"text": "a", "domain": "d"}, {"text": "", "domain": "d"}], words, progress=False
+        )
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / "thesis.doc").write_text("precious")
+    with pytest.raises(StoreError, match="not be overwritten"):
+        EmbeddingStore.extract(
+            tmp_path / "c", [{"text": "a", "domain": "d"}], words, overwrite=True, progress=False
+        )
+
+
+@pytest.mark.parametrize("buffer_rows", [10_000, 512])
+def test_batches_cover_repeat_and_skip(tmp_path, rows, words, buffer_rows):
+    store = EmbeddingStore.extract(tmp_path, rows, words, shard_rows=200, progress=False)
+    served, _ = store.split(1 / 6)
+
+    def take(n, **kw):
+        stream = store.batches(64, rows=served, buffer_rows=buffer_rows, **kw)
+        return [next(stream) for _ in range(n)]
+
+    first = take(20, seed=1)
+    assert all(torch.equal(a, b) for a, b in zip(first, take(20, seed=1), strict=True))
+    assert not torch.equal(first[0], take(1, seed=2)[0])
+    assert torch.equal(first[13], take(1, seed=1, skip=13)[0])
+    allowed = {tuple(v) for v in store.embeddings(served).round(4).tolist()}
+    assert {tuple(v) for v in torch.cat(first).numpy().round(4).tolist()} <= allowed
+    with pytest.raises(ValueError, match="batch_size"):
+        take(1) and next(store.batches(10_000))
+
+
+def test_the_buffer_serves_every_row_about_equally_often():
+    counts, plan = np.zeros(3000), batch_plan(3000, 100, 1000, seed=0)
+    for _ in range(300):
+        buffer, picked = next(plan)
+        np.add.at(counts, buffer[picked], 1)
+    assert counts.sum() == 30_000 and 8 <= counts.min() and counts.max() <= 12
+
+
+def test_split_keeps_equal_texts_together(tmp_path, words):
+    rows = [{"text": f"t {i // 2}", "domain": "d"} for i in range(200)]
+    train, test = EmbeddingStore.extract(tmp_path, rows, words, progress=False).split(0.25)
+    assert (
+        not {i // 2 for i in train} & {i // 2 for i in test}
+        and len(train) + len(test) == 200
+        and len(test) == 50
+    )
