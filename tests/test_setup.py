@@ -121,9 +121,14 @@ def test_set_up_installs_nothing_where_nothing_is_missing(monkeypatch):
 
 def test_what_is_imported_is_required():
     """Every package that saelib imports is in the runtime requirements (torch apart), so that the set-up cell suffices."""
-    called = {"sklearn": "scikit-learn", "umap": "umap-learn", "IPython": "ipywidgets"}
+    called = {"sklearn": "scikit-learn", "umap": "umap-learn"}
     wanted = {name.replace("-", "_") for name in requirements("requirements-runtime.txt")} | {"torch"}
-    comes_with = {"transformers"}  # sentence-transformers
+    comes_with = {
+        "transformers",
+        "markupsafe",
+        "IPython",
+        "traitlets",
+    }  # sentence-transformers, jinja2, ipywidgets
     for path in MODULES:
         for name in imports(path):
             top = name.split(".")[0]
@@ -206,7 +211,7 @@ def test_without_a_chromium_the_summary_says_so(tmp_path):
 # ---- imports ----
 
 # saelib's floors, from the ground up: a module imports from those before it only.
-CORE = """corpus encoder store sparse_step sae metrics trainer training activations attribution families steering
+CORE = """corpus encoder store sae sparse_step metrics trainer training activations attribution families steering
 plots tutorial""".split()
 WINGS = ["saelib.naming", "saelib.browser"]
 
