@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -100,6 +101,32 @@ def test_the_buffer_serves_every_row_about_equally_often():
         buffer, picked = next(plan)
         np.add.at(counts, buffer[picked], 1)
     assert counts.sum() == 30_000 and 8 <= counts.min() and counts.max() <= 12
+
+
+def test_split_keeps_articles_together(tmp_path, words):
+    rows = [{"text": f"t {i}", "domain": "d", "title": f"article {i // 5}"} for i in range(250)]
+    rows += [
+        {"text": "t 0", "domain": "d", "title": "article 49"}
+    ]  # an equal text in two articles joins them
+    rows += [{"text": f"loose {i}", "domain": "d", "title": ""} for i in range(50)]
+    store = EmbeddingStore.extract(tmp_path / "a", rows, words, progress=False)
+    train, test = store.split(0.2, seed=1)
+    assert len(train) + len(test) == len(rows) and 20 < len(test) < 110
+    titles = [{rows[i]["title"] for i in part} - {""} for part in (train, test)]
+    assert titles[0] and titles[1] and not titles[0] & titles[1]
+    assert not {rows[i]["text"] for i in train} & {rows[i]["text"] for i in test}
+    assert all(any(not rows[i]["title"] for i in part) for part in (train, test)), (
+        "no title is no common title"
+    )
+    by_text = store.split(0.2, seed=1, by="text")
+    groups = pd.factorize(store.frame.text)[0]  # the split that published SAEs were trained on
+    chosen = np.random.default_rng(1).permutation(300) < 60
+    assert np.array_equal(by_text[1], np.flatnonzero(chosen[groups]))
+    few = [row | {"title": f"book {i % 3}"} for i, row in enumerate(rows)]
+    store = EmbeddingStore.extract(tmp_path / "b", few, words, progress=False)
+    assert np.array_equal(store.split()[1], store.split(by="text")[1])
+    with pytest.raises(ValueError, match="'title' or 'text'"):
+        store.split(by="domain")
 
 
 def test_split_keeps_equal_texts_together(tmp_path, words):
