@@ -49,10 +49,10 @@ def word_notes(
 ) -> dict[int, tuple[str, str]]:
     """Feature → ("form" or "spelling", note), where its words are numbers, abbreviations, or share letters.
 
-    Words of one stem count once. Letters count when half of the words, four at least, begin or end with them;
-    when the independent encoder does not find those words alike (mean cosine < 0.4); and when chance would do
-    it less than once in 10⁸ (binomial, at the letters' share among all words of `texts`), as thousands of
-    pieces are looked at for each of some hundred features.
+    Letters count when in 55% of the texts the word begins or ends with them; when four different stems do,
+    which the independent encoder does not find alike (mean cosine < 0.4); and when chance would do it less
+    than once in 10⁸ (binomial over the stems, at the letters' share among all words of `texts`), as thousands
+    of pieces are looked at for each of some hundred features.
     """
     pieces, stem, notes = CountVectorizer(analyzer=ends, binary=True), snowballstemmer.stemmer("english"), {}
     pool = sorted({w.lower() for ts in texts.values() for t in ts for w in content_words(t)})
@@ -62,11 +62,13 @@ def word_notes(
         if note := numbers(words) or abbreviations(words):
             notes[feature] = ("form", note)
             continue
-        words = list({stem.stemWord(w.lower().removesuffix("'s")): w.lower() for w in words}.values())
+        lower = [w.lower().removesuffix("'s") for w in words]
+        words = list({stem.stemWord(w): w for w in lower}.values())
         if len(words) < 4:
             continue
-        count = np.asarray(pieces.transform(words).sum(0)).ravel()
-        chance = np.where(count >= max(4, len(words) / 2), binom.logsf(count - 1, len(words), base), 0)
+        share, count = (np.asarray(pieces.transform(ws).sum(0)).ravel() for ws in (lower, words))
+        held = (share >= 0.55 * len(lower)) & (count >= 4)
+        chance = np.where(held, binom.logsf(count - 1, len(words), base), 0)
         if chance.min() > np.log(1e-8):
             continue
         as_many = (chance <= np.log(1e-8)) & (count >= 0.9 * count[chance.argmin()])
@@ -80,8 +82,8 @@ def word_notes(
 
 
 def ends(word: str) -> list[str]:
-    """The first and the last one to five letters of a longer word: "st-", "-ing"."""
-    sizes = range(1, min(len(word) - 1, 5) + 1)
+    """The first and the last one to five letters of a word: "st-", "-ing"."""
+    sizes = range(1, min(len(word), 5) + 1)
     return [f"{word[:n]}-" for n in sizes] + [f"-{word[-n:]}" for n in sizes]
 
 

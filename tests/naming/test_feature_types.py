@@ -96,6 +96,12 @@ def test_inflections_of_one_word_are_not_spelling():
     assert kinds(see_letters, see_meaning, [["co"]], texts, coherent=1.0).kind[0] == "concept"
 
 
+def test_one_word_in_most_texts_beside_a_few_alike_is_not_spelling():
+    texts = sentences(30, (["heron"] * 7 + invented(5, "st")) * 3) + sentences(400, seed=2)
+    see_both = encoder(lambda w: "st" if w == "heron" else w[:2])
+    assert kinds(see_both, see_meaning, [["st"]], texts, coherent=1.0).kind[0] == "concept"
+
+
 def test_numbers_are_form_with_their_range():
     tens = [str(20 + i % 3) for i in range(30)]
     texts = sentences(30, tens) + sentences(400, seed=2)
