@@ -257,7 +257,7 @@ class TopKSAE(SAE):
         the first steps are spent on shrinking (d_sae 12288, k 32: FVU 0.82 before any step, 0.55 scaled).
         """
         z = self.normalize(sample[:: max(len(sample) // 512, 1)])
-        z_hat = self.activate_in_training(z @ self.W_enc)[0] @ self.W_dec
+        z_hat = self.activate_in_training(z @ self.W_enc + self.b_enc)[0] @ self.W_dec + self.b_dec
         self.W_enc.mul_((z * z_hat).sum() / z_hat.square().sum())
 
 
