@@ -26,6 +26,7 @@ Letters in shape comments: B batch, D = d_in, F = d_sae. How they are trained st
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -238,6 +239,12 @@ class TopKSAE(SAE):
         if target_l0 not in (None, self.k):
             raise ValueError(
                 f"target_l0 is {target_l0} but the SAE's k is {self.k}: for TopK and BatchTopK they are one"
+            )
+        if self.k > self.d_sae / 2:  # measured: L0 is 0.99 k at k = 0.55 d_sae, 0.90 k at 0.625
+            warnings.warn(
+                f"k is {self.k} of d_sae {self.d_sae}: where k is over half of d_sae, fewer than k "
+                "pre-activations are positive and L0 stays under k; lower k, or raise d_sae",
+                stacklevel=2,
             )
         super().start(sample, target_l0)
 

@@ -1,5 +1,6 @@
 """Training: planted dictionaries found, targets met, runs resumed bit for bit, sweeps equal to single runs."""
 
+import warnings
 from dataclasses import replace
 
 import pytest
@@ -158,3 +159,16 @@ def test_suggest_size_follows_the_measured_points():
         (1024, 8),
     ]
     assert suggest_size(10**9, d_in=16)[0] == 128  # never more than 8 d_in
+
+
+@pytest.mark.parametrize("k", [16, 40])
+def test_a_k_that_cannot_be_met_is_announced(k):
+    x, config = (
+        torch.nn.functional.normalize(gaussian(3000, 32), dim=1),
+        TrainConfig(steps=60, batch_size=256),
+    )
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        result = train(TopKSAE(32, 64, k), x, config, progress=False)
+    told = [str(w.message) for w in caught if "over half" in str(w.message)]
+    assert len(told) == (k > 32) and (result.final.l0 < 0.97 * k) == (k > 32)

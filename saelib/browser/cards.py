@@ -16,28 +16,8 @@ from markupsafe import Markup
 
 from saelib.attribution import explain_embedding
 from saelib.browser.lookup import BANDS, band_texts, nearest
-from saelib.browser.render import number, percent, render
+from saelib.browser.render import render
 from saelib.browser.view import FeatureView
-
-KINDS = {
-    "spelling": "its texts share how words are spelled, not a topic",
-    "form": "its texts share a form (length, digits, names, …), not a topic",
-    "format": "its texts share a form (length, digits, names, …), not a topic",
-    "two topics": "its texts fall into two topics that have little to do with each other",
-    "words": "single words tell its texts from near ones better than the meaning of the name",
-    "theme": "the name fits by meaning: its words hardly stand in the texts",
-    "dense": "active on over a tenth of the texts: rarely one topic",
-}
-SCORES = {
-    "auroc": (
-        "detection",
-        "AUROC on held-out texts: does the name find the texts that activate? 0.5 is chance",
-    ),
-    "auroc_near": ("near texts", "the same against texts that are like them and do not activate"),
-    "auroc_bm25": ("BM25", "the same by the words of the name alone (BM25)"),
-    "f1": ("F1 of words", "how well 'has a word of the name' tells the texts apart"),
-    "stability_label_cosine": ("stability", "how like the name is in an SAE trained with another seed"),
-}
 
 
 def feature_rows(
@@ -48,42 +28,9 @@ def feature_rows(
     return render("features.html", view=view, features=features, linked=linked, heads=heads)
 
 
-def badges(view: FeatureView, feature: int) -> list[tuple[str, str]]:
-    """Honest words about a feature, each with what it means: dead, dense, weak name, its kind."""
-    stats, kind, out = view.stats.loc[feature], view.word(feature, "kind"), []
-    if stats.n_texts == 0:
-        out.append(("dead: active on none of these texts", "there is nothing to show or to name"))
-    if stats.density > 0.1 and kind != "dense":
-        out.append(("dense: active on over 10% of the texts", KINDS["dense"]))
-    if stats.n_texts and view.trust_share(feature) < 0.5:
-        out.append(("weak name", f"{view.trust_name} {number(view.trust(feature))}: read the texts instead"))
-    if kind not in ("", "concept"):
-        note = view.word(feature, "note")
-        out.append((kind + (f": {note}" if note else ""), KINDS.get(kind, "")))
-    return out
-
-
 def card(view: FeatureView, feature: int) -> Markup:
-    """Name, keywords with scores, honest words, trust in the name, statistics."""
-    stats, label = view.stats.loc[feature], view.labels[feature]
-    tiles = [(number(view.trust(feature)), "trust", "how far the name can be believed, from 0 to 1")]
-    tiles = tiles if view.trust_name == "trust" and not np.isnan(view.trust(feature)) else []
-    tiles += [
-        (f"{int(stats.n_texts):,}", "texts", "texts of this corpus that activate the feature"),
-        (percent(stats.density), "density", "their share of the corpus"),
-        (number(stats["max"]), "max", "highest activation"),
-        (number(stats.mean_active), "mean on", "mean activation of the texts that have it"),
-    ]
-    scores = {column: view.score(feature, column) for column in SCORES}
-    tiles += [(number(s), *SCORES[column]) for column, s in scores.items() if not np.isnan(s)]
-    absent = [SCORES[column][0] for column, s in scores.items() if np.isnan(s)]
-    low, high = view.score(feature, "low"), view.score(feature, "high")
-    notes = [] if np.isnan(low) else [f"95% interval of the detection {low:.2f} to {high:.2f}"]
-    notes += [f"absent: {', '.join(absent)}"] if absent else []
-    return render(
-        "card.html", feature=feature, label=label, badges=badges(view, feature), terms=view.terms(feature),
-        refused=view.word(feature, "label") if label == "unnamed" else "", tiles=tiles, notes=notes,
-    )  # fmt: skip
+    """Name, keywords with scores, honest words (dead, dense, weak name, kind), trust, statistics."""
+    return render("card.html", view=view, f=feature, stats=view.stats.loc[feature])
 
 
 def domains(view: FeatureView, feature: int, n: int = 5) -> Markup:

@@ -17,27 +17,19 @@ from saelib.browser.panes import TextPane, side_card
 from saelib.browser.render import box, clean, dim, hover, number
 from saelib.browser.view import FeatureView
 
+CLEAR, GREY = "rgba(0,0,0,0)", "#888888"  # grey: legible on light and on dark
 LOOK = {
-    "template": "none",
-    "autosize": True,
-    "margin": {"l": 4, "r": 4, "t": 28, "b": 4},
-    "paper_bgcolor": "rgba(0,0,0,0)",
-    "plot_bgcolor": "rgba(0,0,0,0)",
-    "font": {"color": "#888888"},  # legible on light and on dark
-    "xaxis": {"visible": False},
-    "yaxis": {"visible": False},
-    "showlegend": False,
+    "template": "none", "autosize": True, "margin": {"l": 4, "r": 4, "t": 28, "b": 4}, "showlegend": False,
+    "paper_bgcolor": CLEAR, "plot_bgcolor": CLEAR, "font": {"color": GREY},
+    "xaxis": {"visible": False}, "yaxis": {"visible": False},
     "hoverlabel": {"bgcolor": "#222222", "font": {"color": "#ffffff"}},
-    "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": "#888888", "activecolor": "#2a8cc8"},
-}
-CONFIG = {
-    "responsive": True,
-    "displaylogo": False,
-    "scrollZoom": True,
-    "showSendToCloud": False,  # the data stay here: no icon that sends them anywhere …
-    "plotlyServerURL": "",  # … and nowhere to send them to
+    "modebar": {"bgcolor": CLEAR, "color": GREY, "activecolor": "#2a8cc8"},
+}  # fmt: skip
+CONFIG = {  # the data stay here: no icon sends them anywhere, and there is nowhere to send them to
+    "responsive": True, "displaylogo": False, "scrollZoom": True,
+    "showSendToCloud": False, "plotlyServerURL": "",
     "modeBarButtonsToRemove": ["sendChartToCloud", "sendDataToCloud", "toImage", "autoScale2d"],
-}
+}  # fmt: skip
 CROWD = 6000  # points drawn at once: what a computer without a graphics card still moves smoothly
 PILL = {"showarrow": False, "yshift": 11, "bgcolor": "rgba(30,30,30,.7)", "borderpad": 1,
         "font": {"size": 10, "color": "#ffffff"}}  # fmt: skip

@@ -100,6 +100,11 @@ class FeatureView:
         """The same of one feature."""
         return self.score(feature, "trust" if self.trust_name == "trust" else "auroc")
 
+    @property
+    def weak(self) -> float:
+        """Below this share of full trust a name is called weak: trust 0.5, or detection 0.8."""
+        return 0.5 if self.trust_name == "trust" else 0.6
+
     def trust_share(self, feature: int) -> float:
         """The same from 0 to 1, for a bar."""
         return self.trust(feature) if self.trust_name == "trust" else 2 * self.trust(feature) - 1

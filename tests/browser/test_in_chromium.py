@@ -558,7 +558,9 @@ def test_the_whole_page_in_a_frame(chromium, tmp_path, view):  # noqa: F811
     frame.locator("section:visible a").first.click()
     frame.locator("section.home svg a").first.click()
     assert frame.locator("section:visible .eye").count() == 1
-    errors = [e for e in errors if "Blocked script execution" not in e]  # the test's own: in here nothing may run
+    errors = [
+        e for e in errors if "Blocked script execution" not in e
+    ]  # the test's own: in here nothing may run
     assert page.locator("h1").inner_text() == "a notebook" and not errors, errors
     assert all(u.startswith(("file:", "about:")) for u in requests), requests
     page.close()
