@@ -2,9 +2,9 @@
 
 Five signals of a name and the ten strongest training texts of its feature go into a logistic regression that
 was fitted on 240 rated names (`data/readers/`; `tests/benchmarks/readers.py --fit` fits it again and writes
-`trust.json`). All come from words and from an encoder that did not make the embeddings: the one that did is
-the accused, and its cosines mean something else for every model. Trust says how a name will read, not how well
-it finds texts; that is measured in `scoring.py`.
+`trust.json`). All come from words and from an encoder that did not make the embeddings: the one that did
+is the accused, and its cosines mean something else for every model. Trust says how a name will read, not how
+well it finds texts; that is measured in `scoring.py`.
 """
 
 from __future__ import annotations

@@ -299,7 +299,9 @@ def write_sheets(path: Path, out: Path, seed: int) -> None:
         table = pd.DataFrame(sheet.texts.tolist(), index=sheet.index).rename(
             columns=lambda i: f"text_{i + 1}"
         )
-        sheet[["id", "label"]].join(table).assign(rating="").to_csv(out / f"{title}.csv", index=False)
+        table = sheet[["id", "label"]].join(table).assign(rating="")
+        table = table.replace(r"^([=+@-])", r"'\1", regex=True)  # no text is to be taken for a formula
+        table.to_csv(out / f"{title}.csv", index=False)
     print(
         f"{names.sheet.max()} sheet(s) with {len(names)} names in {out}; the key is in {out / 'key'}: do not look"
     )
