@@ -33,7 +33,7 @@ def feature_types(
     independent: Encode,
     train: EncodedTexts,
     names: pd.DataFrame,
-    coherent: float = 0.4,
+    coherent: float = 0.37,
 ) -> pd.DataFrame:
     """The kind of every named feature, and what to say of it.
 

@@ -67,12 +67,12 @@ def word_notes(
         if len(words) < 4:
             continue
         share, count = (np.asarray(pieces.transform(ws).sum(0)).ravel() for ws in (lower, words))
-        held = (share >= 0.55 * len(lower)) & (count >= 4)
-        chance = np.where(held, binom.logsf(count - 1, len(words), base), 0)
-        if chance.min() > np.log(1e-8):
+        held = np.flatnonzero((share >= 0.55 * len(lower)) & (count >= 4))
+        held = held[binom.sf(count[held] - 1, len(words), base[held]) < 1e-8]
+        if not len(held):
             continue
-        as_many = (chance <= np.log(1e-8)) & (count >= 0.9 * count[chance.argmin()])
-        piece = max(pieces.get_feature_names_out()[as_many], key=len)
+        longest = held[count[held] >= 0.9 * count[held].max()]
+        piece = max(pieces.get_feature_names_out()[longest], key=len)
         vectors = independent([w for w in words if piece in ends(w)])
         n = len(vectors)
         if (np.sum(vectors @ vectors.T) - n) / (n * (n - 1)) < 0.4:
