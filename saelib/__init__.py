@@ -6,6 +6,7 @@ The browser (widgets and plotly) is imported when it is asked for.
 
 from saelib import plots
 from saelib.activations import EncodedTexts, activation_table, feature_stats, read_texts, top_texts
+from saelib.attribution import cosine_parts, domain_contrast, explain_embedding, word_effects
 from saelib.corpus import load_corpus
 from saelib.encoder import load_encoder
 from saelib.metrics import evaluate, match_features, mean_max_cosine, neighbour_recall, probe_accuracy
@@ -30,7 +31,10 @@ __all__ = [
     "activation_table",
     "as_shown",
     "browse",
+    "cosine_parts",
+    "domain_contrast",
     "evaluate",
+    "explain_embedding",
     "feature_stats",
     "load_corpus",
     "load_encoder",
@@ -49,6 +53,7 @@ __all__ = [
     "top_texts",
     "train",
     "train_many",
+    "word_effects",
 ]
 
 

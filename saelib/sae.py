@@ -1,7 +1,7 @@
 """Four sparse autoencoders over one embedding: Vanilla, TopK, BatchTopK, JumpReLU.
 
-Raw embeddings x go in and come out. Inside, z has mean 0 and E‖z‖² = d_in (buffers `mean` and `scale`, fixed
-by `fit_normalizer`), so that coefficients and thresholds mean the same for every encoder:
+Raw embeddings x go in and come out. Inside, z has mean 0 and E‖z‖² = d_in (buffers `mean` and `scale`,
+fixed by `fit_normalizer`), so that coefficients and thresholds mean the same for every encoder:
 
     z = (x − mean) · scale                      normalise
     π = z W_enc + b_enc,   f = σ(π)             encode: pre-activations, then select
@@ -26,6 +26,7 @@ Letters in shape comments: B batch, D = d_in, F = d_sae. How they are trained st
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -239,7 +240,25 @@ class TopKSAE(SAE):
             raise ValueError(
                 f"target_l0 is {target_l0} but the SAE's k is {self.k}: for TopK and BatchTopK they are one"
             )
+        if self.k > self.d_sae / 2:  # measured: L0 is 0.99 k at k = 0.55 d_sae, 0.90 k at 0.625
+            warnings.warn(
+                f"k is {self.k} of d_sae {self.d_sae}: where k is over half of d_sae, fewer than k "
+                "pre-activations are positive and L0 stays under k; lower k, or raise d_sae",
+                stacklevel=2,
+            )
         super().start(sample, target_l0)
+        self.scale_encoder(sample)
+
+    @torch.no_grad()
+    def scale_encoder(self, sample: Tensor) -> None:
+        """Multiply W_enc by the number with which the first ẑ fits z best.
+
+        W_enc starts as W_decᵀ, and the k best of many random directions together say too much: unscaled,
+        the first steps are spent on shrinking (d_sae 12288, k 32: FVU 0.82 before any step, 0.55 scaled).
+        """
+        z = self.normalize(sample[:: max(len(sample) // 512, 1)])
+        z_hat = self.activate_in_training(z @ self.W_enc + self.b_enc)[0] @ self.W_dec + self.b_dec
+        self.W_enc.mul_((z * z_hat).sum() / z_hat.square().sum())
 
 
 class BatchTopKSAE(TopKSAE):
@@ -309,6 +328,8 @@ class JumpReLUSAE(SAE):
     def start(self, sample: Tensor, target_l0: float | None) -> None:
         super().start(sample, target_l0)
         self.target_l0 = target_l0 or self.target_l0
+        if self.target_l0:
+            self.as_batchtopk().scale_encoder(sample)
 
     @torch.no_grad()
     def after_step(self) -> None:
@@ -349,7 +370,8 @@ def l0_quantile(
     excess: Callable[[Tensor], Tensor] = lambda pre: pre,
     rows: int = 4096,
 ) -> float:
-    """The t exceeded by a mean of `target_l0` entries a row of excess(π), on at most `rows` rows of x (n, D).
+    """The t exceeded by a mean of `target_l0` entries a row of excess(π), on at most `rows` rows of x (n,
+    D).
 
     Raises:
         ValueError: a target beyond d_sae.

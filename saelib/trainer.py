@@ -146,8 +146,9 @@ class Trainer:
         self.adam.zero_grad(set_to_none=True)
         self.loss = self.loss_of(x, fade * self.state["coefficient"], self.dead, k_aux, config.aux_coef)
         self.loss.total.backward()
-        W, gradient = sae.W_dec.detach(), sae.W_dec.grad  # rows keep their norm: along them is nowhere to go
-        gradient.addcmul_((gradient * W).sum(1, keepdim=True), W, value=-1)
+        # decoder rows keep their norm, so along them is nowhere to go; in pieces that stay in a cache
+        for W, gradient in zip(sae.W_dec.detach().split(2048), sae.W_dec.grad.split(2048), strict=True):
+            gradient.addcmul_((gradient * W).sum(1, keepdim=True), W, value=-1)
         torch.nn.utils.clip_grad_norm_(sae.parameters(), config.clip)
         self.adam.step()
         sae.after_step()

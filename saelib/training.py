@@ -60,9 +60,9 @@ def train(
         ValueError: d_in differs from the data's, NaN in the data, a checkpoint of another run.
         FloatingPointError: the loss became NaN.
     """
-    embeddings = _prepare([sae], data, config, _Options(held_out, rows, device))
-    saving = _Saving(Path(checkpoint) if checkpoint else None, checkpoint_every, stop_after)
-    return _run([Trainer(sae, config, embeddings.device)], embeddings, saving, progress)[0]
+    embeddings = _prepare([sae], data, config, held_out, rows, device)
+    trainers, folder = [Trainer(sae, config, embeddings.device)], Path(checkpoint) if checkpoint else None
+    return _run(trainers, embeddings, progress, folder, checkpoint_every, stop_after)[0]
 
 
 def train_many(
@@ -95,15 +95,9 @@ def train_many(
         found = {getattr(c, name) for c in configs}
         if len(found) > 1:
             raise ValueError(f"SAEs that train together must have one {name}, not {sorted(found)}")
-    embeddings = _prepare(saes, data, configs[0], _Options(held_out, rows, device))
+    embeddings = _prepare(saes, data, configs[0], held_out, rows, device)
     trainers = [Trainer(sae, c, embeddings.device) for sae, c in zip(saes, configs, strict=True)]
-    return _run(trainers, embeddings, _Saving(), progress)
-
-
-class _Options(NamedTuple):
-    held_out: Tensor | None
-    rows: np.ndarray | None
-    device: str | torch.device | None
+    return _run(trainers, embeddings, progress)
 
 
 class _Embeddings(NamedTuple):
@@ -116,22 +110,14 @@ class _Embeddings(NamedTuple):
     device: torch.device
 
 
-class _Saving(NamedTuple):
-    """Where and how often checkpoints are written, and where a run stops early."""
-
-    folder: Path | None = None
-    every: int = 200
-    stop_after: int | None = None
-
-
 def _prepare(
-    saes: list[SAE], data: EmbeddingStore | Tensor, config: TrainConfig, options: _Options
-) -> _Embeddings:
+    saes: list[SAE], data: EmbeddingStore | Tensor, config: TrainConfig, held_out: Tensor | None,
+    rows: np.ndarray | None, device: str | torch.device | None,
+) -> _Embeddings:  # fmt: skip
     d_in = data.d_in if isinstance(data, EmbeddingStore) else data.shape[1]
     for sae in saes:
         if sae.d_in != d_in:
             raise ValueError(f"the SAE takes d_in {sae.d_in}, the data has {d_in}: make it with d_in={d_in}")
-    held_out, rows, device = options
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     generator = np.random.default_rng(config.seed)
     if isinstance(data, EmbeddingStore):
@@ -171,12 +157,13 @@ def _tensor_batches(x: Tensor, config: TrainConfig, skip: int) -> Iterator[Tenso
 
 
 def _run(
-    trainers: list[Trainer], embeddings: _Embeddings, saving: _Saving, progress: bool
-) -> list[TrainResult]:
+    trainers: list[Trainer], embeddings: _Embeddings, progress: bool,
+    folder: Path | None = None, save_every: int = 200, stop_after: int | None = None,
+) -> list[TrainResult]:  # fmt: skip
     config, held_out = trainers[0].config, embeddings.held_out
     for trainer in trainers:
-        trainer.begin(embeddings.sample, embeddings.calibration, saving.folder)
-    step, last = trainers[0].state["step"], min(config.steps, saving.stop_after or config.steps)
+        trainer.begin(embeddings.sample, embeddings.calibration, folder)
+    step, last = trainers[0].state["step"], min(config.steps, stop_after or config.steps)
     eval_every = config.eval_every or max(config.steps // 8, 1)
     stream, began = embeddings.batches(step), time.perf_counter()
     name = trainers[0].sae.architecture if len(trainers) == 1 else f"{len(trainers)} SAEs"
@@ -192,8 +179,8 @@ def _run(
                 if len(trainers) == 1:
                     bar.set_postfix_str(f"FVU {now.fvu:.3f} L0 {now.l0:.1f} dead {now.dead:.1%}")
             bar.update(1)
-            if saving.folder and (step % saving.every == 0 or step == last):
-                trainers[0].save(saving.folder)
+            if folder and (step % save_every == 0 or step == last):
+                trainers[0].save(folder)
     seconds = time.perf_counter() - began
     return [
         TrainResult(t.sae.eval(), pd.DataFrame(t.state["history"]), evaluate(t.sae, held_out), seconds)

@@ -1,5 +1,6 @@
 """Training: planted dictionaries found, targets met, runs resumed bit for bit, sweeps equal to single runs."""
 
+import warnings
 from dataclasses import replace
 
 import pytest
@@ -158,3 +159,29 @@ def test_suggest_size_follows_the_measured_points():
         (1024, 8),
     ]
     assert suggest_size(10**9, d_in=16)[0] == 128  # never more than 8 d_in
+
+
+@pytest.mark.parametrize("k", [16, 40])
+def test_a_k_that_cannot_be_met_is_announced(k):
+    x, config = (
+        torch.nn.functional.normalize(gaussian(3000, 32), dim=1),
+        TrainConfig(steps=60, batch_size=256),
+    )
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        result = train(TopKSAE(32, 64, k), x, config, progress=False)
+    told = [str(w.message) for w in caught if "over half" in str(w.message)]
+    assert len(told) == (k > 32) and (result.final.l0 < 0.97 * k) == (k > 32)
+
+
+@pytest.mark.parametrize("name", ["topk", "batchtopk", "jumprelu"])
+def test_the_encoder_starts_at_the_scale_that_fits_best(name):
+    x, sae = planted(2000)[0], make_sae(name, 32, 256, 8)
+    sae.start(x, 8)
+    learner = sae.as_batchtopk() if name == "jumprelu" else sae
+    errors = []
+    for factor in (0.8, 1.25, 1.25):  # 0.8, 1 and 1.25 times the scale it starts at
+        sae.W_enc.data *= factor
+        errors.append(float(learner.loss(x).recon))
+    assert errors[1] < min(errors[0], errors[2])
+    assert errors[1] < 0.9 * float(TopKSAE(32, 256, 8).loss(sae.normalize(x)).recon), "and unscaled is worse"
