@@ -7,10 +7,12 @@ The browser (widgets and plotly) is imported when it is asked for.
 from saelib import plots
 from saelib.activations import EncodedTexts, activation_table, feature_stats, read_texts, top_texts
 from saelib.corpus import load_corpus
-from saelib.encoder import load_encoder
+from saelib.encoder import EmbeddingCache, load_encoder, load_independent
 from saelib.metrics import evaluate, neighbour_recall, probe_accuracy
-from saelib.naming.keybert import EmbeddingCache, KeyBERTInterpreter
+from saelib.naming.comparing import collision, judge_all, paired_difference, summary
+from saelib.naming.keybert import KeyBERTInterpreter
 from saelib.naming.pipeline import as_shown, name_features
+from saelib.naming.scoring import metric_sanity
 from saelib.sae import BatchTopKSAE, JumpReLUSAE, TopKSAE, VanillaSAE, load_sae, make_sae
 from saelib.store import EmbeddingStore
 from saelib.trainer import TrainConfig
@@ -30,20 +32,26 @@ __all__ = [
     "activation_table",
     "as_shown",
     "browse",
+    "collision",
     "evaluate",
     "feature_stats",
+    "judge_all",
     "load_corpus",
     "load_encoder",
+    "load_independent",
     "load_sae",
     "make_sae",
     "make_view",
+    "metric_sanity",
     "name_features",
     "neighbour_recall",
+    "paired_difference",
     "plots",
     "probe_accuracy",
     "read_texts",
     "start",
     "suggest_size",
+    "summary",
     "top_texts",
     "train",
     "train_many",
