@@ -1,0 +1,112 @@
+"""Trust by hand-made cases, and the fitted numbers against what the ratings in data/readers/ say."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy import sparse
+from sklearn.metrics import roc_auc_score
+
+from saelib.activations import EncodedTexts
+from saelib.metrics import evaluate
+from saelib.naming.trust import SIGNALS, THRESHOLD, calibration, name_signals, named_share, spelled, trust
+from saelib.sae import make_sae
+
+READERS = Path(__file__).resolve().parents[2] / "data" / "readers"
+
+
+@pytest.fixture
+def train():
+    texts = ["red", "blue", "red blue", "green"]
+    table = sparse.csr_matrix(np.array([[3, 0], [0, 2], [1, 1], [0, 0]], dtype=np.float32))
+    return EncodedTexts(table, texts, np.eye(4, dtype=np.float32), np.array(["all"] * 4))
+
+
+def by_colour(strings):
+    """red → x, blue → y, green → z; unit norm."""
+    out = np.array([[word in s for word in ("red", "blue", "green")] for s in strings], dtype=float)
+    return out / np.maximum(np.linalg.norm(out, axis=1, keepdims=True), 1e-9)
+
+
+def test_signals_by_hand(train):
+    names = pd.DataFrame({"label": ["red", "red, green"], "terms": [["red"], ["red", "green"]]}, index=[0, 0])
+    found = name_signals(names, train, by_colour)
+    alone = (1 + 0.5**0.5) / 2  # cosine 1 with "red", 1/√2 with "red blue"
+    assert found.index.tolist() == [0, 0] and list(found) == SIGNALS
+    np.testing.assert_allclose(found.closeness, [alone, alone / 2**0.5], atol=1e-6)
+    np.testing.assert_allclose(found.weakest, [alone, 0], atol=1e-6)
+    assert found.n_terms.tolist() == [1, 2] and found.n_words.tolist() == [1, 2]
+    chance = trust(found)
+    assert chance.iloc[0] > chance.iloc[1], "a stray term must cost trust"
+
+
+def test_a_feature_without_texts_or_name(train):
+    names = pd.DataFrame({"label": ["", "red"], "terms": [[], ["red"]]}, index=[0, 1])
+    found = name_signals(names, train, by_colour)
+    assert np.isfinite(found.to_numpy()).all() and trust(found).iloc[0] == 0
+
+
+def test_spelled_counts_words_that_begin_so():
+    texts = ["Stone by stone", "the first", "a strange story"]
+    assert spelled("words beginning with st-", texts) == pytest.approx(2 / 3)
+    assert spelled('words with "fi-", "st-"', texts) == 1
+    assert spelled("square-kilometre, stone", texts) == 0  # a hyphen within a word names no beginning
+
+
+def test_missing_signals_are_named():
+    with pytest.raises(ValueError, match="weakest"):
+        trust(pd.DataFrame({"closeness": [0.5]}))
+
+
+def test_calibration_bins_by_hand():
+    bins = calibration(np.array([0.1, 0.9, 0.3, 0.7]), np.array([0, 1, 1, 1]), n_bins=2)
+    np.testing.assert_allclose(bins.to_numpy(), [[0.2, 0.5, 2], [0.8, 1.0, 2]])
+
+
+def test_named_share_by_hand():
+    """Two features, e_0 and e_1, that reconstruct exactly: each explains its own coordinate's variance."""
+    sae = make_sae("topk", 2, 2, 2)
+    with torch.no_grad():
+        sae.W_enc.copy_(torch.eye(2))
+        sae.W_dec.copy_(torch.eye(2))
+        sae.b_enc.zero_()
+        sae.b_dec.zero_()
+    x = torch.tensor(
+        [[4.0, 0.0], [0.0, 2.0], [0.0, 0.0], [4.0, 2.0]]
+    )  # mean (2, 1): 5 from each text, 20 in all
+    share, per_text = named_share(sae, x, np.array([True, False]))
+    assert share == pytest.approx(1 - 8 / 20)  # e_1 is missing from two texts: 2² each
+    np.testing.assert_allclose(per_text, [1, 1 - 4 / 5, 1, 1 - 4 / 5], atol=1e-6)
+    everything, _ = named_share(sae, x, np.array([True, True]))
+    assert everything == pytest.approx(1 - evaluate(sae, x).fvu) == pytest.approx(1)
+    nothing, _ = named_share(sae, x, np.array([False, False]))
+    assert nothing == pytest.approx(1 - 40 / 20)  # the origin is further from the texts than their mean is
+    with pytest.raises(ValueError, match="one bool per feature"):
+        named_share(sae, x, np.array([True]))
+
+
+def test_trust_knows_what_the_reader_accepted():
+    """trust.json on the recorded signals; the cross-validated predictions, and the right signs."""
+    names = pd.read_csv(READERS / "trust_cv.csv")
+    assert len(names) == 240 and names.groupby("source").size().eq(60).all()
+    first = names[names.source != "prototype"]
+    accepted = first.rating == 2
+    assert roc_auc_score(accepted, first.trust_cv) >= 0.85
+    chance = trust(names)
+    assert np.corrcoef(chance, names.trust_cv)[0, 1] > 0.98, (
+        "trust.json and trust_cv.csv are of different fits"
+    )
+    shown = names[chance >= THRESHOLD]
+    assert (shown.rating == 2).mean() > (names.rating == 2).mean() + 0.1 and (shown.rating > 0).all()
+    fitted = json.loads((READERS.parents[1] / "saelib" / "naming" / "trust.json").read_text())["coefficients"]
+    assert fitted["closeness"] > 0 < fitted["weakest"] and fitted["n_words"] < 0 > fitted["n_terms"]
+
+
+def test_the_names_in_the_csv_are_those_rated():
+    rows = [json.loads(line) for line in (READERS / "wiki.jsonl").read_text(encoding="utf-8").splitlines()]
+    rated = {(r["feature"], s, n["name"], n["rating"]) for r in rows for s, n in r["names"].items()}
+    names = pd.read_csv(READERS / "trust_cv.csv")[["feature", "source", "label", "rating"]]
+    assert set(names.itertuples(index=False, name=None)) == rated
