@@ -109,6 +109,7 @@ def noun_phrases(
     name = np.array([w not in NO_NAMES and not CONTRACTION.search(w) for w in stream.words])
     fit, total, parts = stream.content & name, len(ids), []
     single = np.bincount(ids, minlength=n_words)
+    part = fit & (stream.noun >= min_noun)  # a verb that always stands beside a name is no part of it
     inside = fit | (stream.words == "of")  # of a triple: "gulf of mexico"
     for n in (1, 2, 3):
         start = np.arange(total - n + 1)
@@ -126,7 +127,7 @@ def noun_phrases(
         strings = np.array([" ".join(w) for w in stream.words[words]], dtype=object)
         occurs = np.bincount(term, minlength=len(code))[common]
         titled = np.array([s in titles for s in strings], dtype=bool)
-        whole = ~titled & ((_beside(stream, start - 1, term) | _beside(stream, start + n, term))[common])
+        whole = ~titled & ((_beside(stream, part, start - 1, term) | _beside(stream, part, start + n, term))[common])
         followed = np.bincount(term, stream.content[ids[(start + n) % total]], len(code))[common] / occurs
         noun = np.where(titled, 1.0, stream.noun[words[:, -1]] * (1 - 0.7 * followed))
         npmi = (
@@ -141,10 +142,10 @@ def noun_phrases(
     return np.concatenate(terms), sparse.hstack(counts, format="csr"), np.concatenate(noun)
 
 
-def _beside(stream: TokenStream, place: np.ndarray, term: np.ndarray) -> np.ndarray:
-    """(n_terms,) bool: one content word stands at `place` in more than half of a term's occurrences."""
+def _beside(stream: TokenStream, part: np.ndarray, place: np.ndarray, term: np.ndarray) -> np.ndarray:
+    """(n_terms,) bool: one word of `part` (n_words,) stands at `place` in more than half of a term's occurrences."""
     neighbour = stream.ids[place % len(stream.ids)]
-    pairs = pd.DataFrame({"term": term, "word": neighbour})[stream.content[neighbour]]
+    pairs = pd.DataFrame({"term": term, "word": neighbour})[part[neighbour]]
     most = pairs.groupby(["term", "word"]).size().groupby("term").max()
     n = np.bincount(term)
     return most.reindex(np.arange(len(n)), fill_value=0).to_numpy() > n / 2

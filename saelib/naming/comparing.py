@@ -109,7 +109,7 @@ def collision(
         table, embeddings: held-out texts. vectors: the encoder, n strings → (n, d) unit vectors.
 
     Returns:
-        `unique`: share of names that no other feature has. Each name is then compared with the mean of every feature's ten
+        `unique_names`: share of names that no other feature has. Each name is then compared with the mean of every feature's ten
         strongest texts: `top_1`, share of names nearest to their own feature; `mrr`, the mean of 1/rank of their own.
     """
     rows = top_texts(table, 10)[0][names.index]
@@ -119,7 +119,7 @@ def collision(
     rank = (similarity > np.diag(similarity)[:, None]).sum(1) + 1
     unique = ~names.label.duplicated(keep=False)
     return pd.Series(
-        {"unique": unique.mean(), "top_1": (rank == 1).mean(), "mrr": (1 / rank).mean(), "n": len(names)}
+        {"unique_names": unique.mean(), "top_1": (rank == 1).mean(), "mrr": (1 / rank).mean(), "n": len(names)}
     )
 
 

@@ -188,5 +188,7 @@ def test_independent_encoder_is_centred_and_falls_back_to_lsa(words, monkeypatch
 def test_wordllama_knows_meaning_offline():
     pytest.importorskip("wordllama")
     corpus = ["The cat slept.", "A dog barked.", "Taxes rose.", "The bank lent money."] * 5
-    v = load_independent(corpus)(["kitten", "cat", "money"])
+    independent = load_independent(corpus)
+    assert not independent([""]).any()  # nothing known: no meaning, not the mean's
+    v = independent(["kitten", "cat", "money"])
     assert v[0] @ v[1] > v[0] @ v[2] + 0.2
