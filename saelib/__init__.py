@@ -1,6 +1,6 @@
 """Sparse autoencoders for sentence embeddings, with features named by keyword extraction: `import saelib as sl`.
 
-The front door: what a notebook needs stands here; the modules are in the order in which a text goes through them.
+The front door: what a notebook needs stands here, in the order in which a text goes through the modules.
 The browser (widgets and plotly) is imported when it is asked for.
 """
 
@@ -8,10 +8,13 @@ from saelib import plots
 from saelib.activations import EncodedTexts, activation_table, feature_stats, read_texts, top_texts
 from saelib.attribution import cosine_parts, domain_contrast, explain_embedding, word_effects
 from saelib.corpus import load_corpus
-from saelib.encoder import load_encoder
+from saelib.encoder import EmbeddingCache, load_encoder, load_independent
 from saelib.metrics import evaluate, match_features, mean_max_cosine, neighbour_recall, probe_accuracy
-from saelib.naming.keybert import EmbeddingCache, KeyBERTInterpreter
+from saelib.naming.comparing import collision, judge_all, paired_difference, summary
+from saelib.naming.keybert import KeyBERTInterpreter
 from saelib.naming.pipeline import as_shown, name_features
+from saelib.naming.scoring import metric_sanity
+from saelib.naming.trust import calibration, named_share
 from saelib.sae import BatchTopKSAE, JumpReLUSAE, TopKSAE, VanillaSAE, load_sae, make_sae
 from saelib.store import EmbeddingStore
 from saelib.trainer import TrainConfig
@@ -19,42 +22,14 @@ from saelib.training import suggest_size, train, train_many
 from saelib.tutorial import start
 
 __all__ = [
-    "BatchTopKSAE",
-    "EmbeddingCache",
-    "EmbeddingStore",
-    "EncodedTexts",
-    "JumpReLUSAE",
-    "KeyBERTInterpreter",
-    "TopKSAE",
-    "TrainConfig",
-    "VanillaSAE",
-    "activation_table",
-    "as_shown",
-    "browse",
-    "cosine_parts",
-    "domain_contrast",
-    "evaluate",
-    "explain_embedding",
-    "feature_stats",
-    "load_corpus",
-    "load_encoder",
-    "load_sae",
-    "make_sae",
-    "make_view",
-    "match_features",
-    "mean_max_cosine",
-    "name_features",
-    "neighbour_recall",
-    "plots",
-    "probe_accuracy",
-    "read_texts",
-    "start",
-    "suggest_size",
-    "top_texts",
-    "train",
-    "train_many",
-    "word_effects",
-]
+    "BatchTopKSAE", "EmbeddingCache", "EmbeddingStore", "EncodedTexts", "JumpReLUSAE", "KeyBERTInterpreter",
+    "TopKSAE", "TrainConfig", "VanillaSAE", "activation_table", "as_shown", "browse", "calibration",
+    "collision", "cosine_parts", "domain_contrast", "evaluate", "explain_embedding", "feature_stats",
+    "judge_all", "load_corpus", "load_encoder", "load_independent", "load_sae", "make_sae", "make_view",
+    "match_features", "mean_max_cosine", "metric_sanity", "name_features", "named_share", "neighbour_recall",
+    "paired_difference", "plots", "probe_accuracy", "read_texts", "start", "suggest_size", "summary",
+    "top_texts", "train", "train_many", "word_effects",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> object:

@@ -99,6 +99,7 @@ class EncodedTexts(NamedTuple):
     texts: list[str]
     embeddings: np.ndarray
     domains: np.ndarray
+    titles: list[str] | None = None
 
 
 def read_texts(sae: SAE, store: EmbeddingStore, rows: np.ndarray | None = None) -> EncodedTexts:
@@ -110,4 +111,5 @@ def read_texts(sae: SAE, store: EmbeddingStore, rows: np.ndarray | None = None) 
         frame.text.tolist(),
         store.embeddings(rows),
         frame.domain.to_numpy(),
+        frame["title"].tolist() if "title" in frame else None,
     )

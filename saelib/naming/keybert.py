@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -22,21 +21,7 @@ from scipy import sparse
 from sklearn.feature_extraction.text import CountVectorizer
 
 from saelib.activations import top_texts
-
-
-class EmbeddingCache:
-    """A cache string → unit vector; what is new is embedded in one call."""
-
-    def __init__(self, encode: Callable[[list[str]], np.ndarray]) -> None:
-        self.encode, self.place, self.table = encode, {}, None
-
-    def __call__(self, strings: list[str]) -> np.ndarray:
-        new = [s for s in dict.fromkeys(strings) if s not in self.place]
-        if new:
-            vectors = self.encode(new)
-            self.table = vectors if self.table is None else np.vstack([self.table, vectors])
-            self.place.update({s: len(self.place) + i for i, s in enumerate(new)})
-        return self.table[[self.place[s] for s in strings]]
+from saelib.encoder import EmbeddingCache, Encode
 
 
 class _Backend(BaseEmbedder):
@@ -59,7 +44,7 @@ class KeyBERTInterpreter:
         cosine to its text. group_at: terms of one feature this similar are one. n_terms: shown.
     """
 
-    encode: Callable[[list[str]], np.ndarray]
+    encode: Encode
     n_texts: int = 10
     n_keywords: int = 5
     merge_at: float = 0.9

@@ -1,286 +1,172 @@
-"""When to believe a name: the whole way from texts to judged names, abstention, stability across SAEs, known concepts.
-
-`scoring.py` measures one label; this module says what the measurements mean for a reader: which features are
-shown as "unnamed", whether the same name comes back with another seed, and whether a concept that is known to be in the
-corpus was found and named.
-"""
+"""The whole way from texts to judged names: `name_features`, what the notebooks and the browser read."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import pandas as pd
-import torch
 from scipy import sparse
-from scipy.stats import rankdata
 from sklearn.preprocessing import normalize
 
 from saelib.activations import EncodedTexts, top_texts
-from saelib.naming.candidates import candidate_terms, membership
-from saelib.naming.feature_types import feature_kinds, format_features, spelling_features, surface_statistics
-from saelib.naming.keybert import EmbeddingCache
-from saelib.naming.scoring import DetectionSet, Lexicon, auroc, draw_detection_set, lsa_space, score_labels
-from saelib.naming.selection import combined
+from saelib.encoder import EmbeddingCache, Encode, load_independent, lsa_space
+from saelib.naming.candidates import candidate_terms, ctfidf, membership, self_activation
+from saelib.naming.feature_types import feature_types
+from saelib.naming.lexicon import Lexicon
+from saelib.naming.scoring import DetectionSet, Judge, draw_detection_set, score_judge, score_names
+from saelib.naming.selection import Weights, choose_names
+from saelib.naming.trust import THRESHOLD, name_signals, trust
 from saelib.sae import SAE
-
-Encode = Callable[[list[str]], np.ndarray]  # n strings → (n, d)
-
-
-def abstention_threshold(score: np.ndarray, good: np.ndarray, share: float = 0.95) -> float:
-    """The lowest training score at which `share` of all features with that score or more are good.
-
-    Args:
-        score: what is known when labelling, e.g. `train_auroc`. good: bool, e.g. held-out detection ≥ 0.9.
-
-    Returns:
-        The threshold, infinity when none keeps the promise. Calibrate on some features, check on others.
-    """
-    known = np.isfinite(score)
-    score, good = np.asarray(score)[known], np.asarray(good)[known]
-    order = np.argsort(-score, kind="stable")
-    right = np.cumsum(good[order]) / np.arange(1, len(order) + 1)
-    last = np.r_[np.diff(score[order]) != 0, True]  # equal scores stand or fall together
-    keep = np.flatnonzero((right >= share) & last) if len(order) else []
-    return float(score[order][keep[-1]]) if len(keep) else float("inf")
-
-
-@torch.no_grad()
-def stability(
-    sae: SAE, labels: pd.DataFrame, vectors: np.ndarray,
-    other: SAE, other_labels: pd.DataFrame, other_vectors: np.ndarray, seed: int = 0,
-) -> pd.DataFrame:  # fmt: skip
-    """Does the same name come back in another SAE of the same encoder (another seed, corpus half or d_sae)?
-
-    Each labelled feature is matched to the labelled feature of `other` with the nearest decoder row.
-
-    Returns:
-        index feature: `match`, `cosine` of the two rows, `label_cosine` of the two labels' vectors, `shared`
-        (bool: a word in common), and `chance`: label_cosine with a random label of the other.
-    """
-    a, b = sae.W_dec[labels.index.tolist()], other.W_dec[other_labels.index.tolist()]
-    cosine, best = (a @ b.T.to(a.device)).cpu().max(1)
-    best = best.numpy()
-    split = [[set(" ".join(ts).split()) for ts in frame.terms] for frame in (labels, other_labels)]
-    shuffled = np.random.default_rng(seed).integers(0, len(other_labels), len(labels))
-    return pd.DataFrame({
-        "match": other_labels.index.to_numpy()[best],
-        "cosine": cosine.numpy(),
-        "label_cosine": (vectors * other_vectors[best]).sum(1),
-        "shared": [bool(words & split[1][j]) for words, j in zip(split[0], best, strict=True)],
-        "chance": (vectors * other_vectors[shuffled]).sum(1),
-    }, index=labels.index)  # fmt: skip
-
-
-def concept_recovery(
-    train: sparse.csr_matrix,
-    train_concepts: np.ndarray,
-    test: sparse.csr_matrix,
-    test_concepts: np.ndarray,
-    min_texts: int = 10,
-) -> pd.DataFrame:
-    """For each known concept the feature that answers to it, chosen by F1 on training texts, measured on held-out ones.
-
-    Args:
-        train, test: activations (n, d_sae). train_concepts, test_concepts: a concept's name per text.
-        min_texts: concepts with fewer training texts (or without a held-out one) are left out.
-
-    Returns:
-        index concept: `feature`, `f1` ("active" as an answer), `auroc` of its activation, `n` held-out texts.
-    """
-    names, n_train = np.unique(train_concepts, return_counts=True)
-    names = np.array(
-        [c for c, n in zip(names, n_train, strict=True) if n >= min_texts and (test_concepts == c).any()],
-        dtype=object,
-    )
-    if not len(names):
-        raise ValueError(f"no concept has {min_texts} training texts and a held-out one: lower min_texts")
-
-    def f1(table: sparse.csr_matrix, concepts: np.ndarray) -> np.ndarray:
-        place = pd.Index(names).get_indexer(concepts)
-        member = sparse.csr_matrix(
-            (np.ones((place >= 0).sum()), (place[place >= 0], np.flatnonzero(place >= 0))),
-            (len(names), len(place)),
-        )
-        on = (table > 0).astype(np.float64)
-        said = np.asarray(on.sum(0)).ravel()
-        return 2 * (member @ on).toarray() / np.maximum(np.asarray(member.sum(1)) + said[None], 1)
-
-    best = f1(train, train_concepts).argmax(1)
-    here = np.asarray(test_concepts)[None] == names[:, None]
-    ranks = rankdata(test[:, best].toarray().T, axis=1)
-    n = here.sum(1)
-    area = ((ranks * here).sum(1) - n * (n + 1) / 2) / np.maximum(n * (here.shape[1] - n), 1)
-    held = f1(test, test_concepts)[np.arange(len(names)), best]
-    return pd.DataFrame(
-        {"feature": best, "f1": held, "auroc": area, "n": n}, index=pd.Index(names, name="concept")
-    )
-
-
-def says_concept(concepts: pd.DataFrame, labels: pd.DataFrame, encode, lexicon: Lexicon) -> pd.DataFrame:  # noqa: ANN001
-    """Does the feature's label say the concept's name? `label`, `says` (a stem in common), `rank` of the name among
-    all concepts' names by cosine with the label (1 is best)."""
-    found = labels.label.reindex(concepts.feature).fillna("").to_numpy()
-    names = concepts.index.to_numpy().astype(str)
-    similarity = encode([f or "?" for f in found]) @ encode(list(names)).T
-    own = similarity[np.arange(len(names)), np.arange(len(names))]
-    a, b = (lexicon.queries(list(strings))[0] for strings in (found, names))
-    return pd.DataFrame(
-        {
-            "label": found,
-            "says": np.asarray(a.multiply(b).sum(1)).ravel() > 0,
-            "rank": (similarity > own[:, None]).sum(1) + 1,
-        },
-        index=concepts.index,
-    )
 
 
 def top_rows(table: sparse.csr_matrix, n: int = 10) -> pd.Series:
     """index feature → list of its n strongest rows, for live features."""
     rows, _ = top_texts(table, n)
     live = np.flatnonzero(rows[:, 0] >= 0)
-    return pd.Series(
-        [[int(r) for r in rows[f] if r >= 0] for f in live], index=pd.Index(live, name="feature")
-    )
+    return pd.Series([rows[f][rows[f] >= 0].tolist() for f in live], index=pd.Index(live, name="feature"))
 
 
-def label_judges(
-    labels: list[str],
-    test: EncodedTexts,
-    vectors: EmbeddingCache,
-    lexicon: Lexicon,
-    spaces: dict[str, tuple[Encode, np.ndarray]],
-) -> dict[str, np.ndarray]:
-    """How well each label fits each held-out text, (n_labels, n_texts), by the encoder, BM25, and other `spaces`.
+def choose(
+    sae: SAE, train: EncodedTexts, vectors: EmbeddingCache, independent: Encode, *,
+    parents: np.ndarray | None = None, weights: Weights = Weights(), n_terms: int = 3, seed: int = 0,
+) -> pd.DataFrame:  # fmt: skip
+    """Names chosen on training texts alone: index feature (live columns of the table), `label`, `terms`.
 
     Args:
-        spaces: name → (a function from strings to vectors, the held-out texts' unit vectors).
+        parents: for a table whose columns are parts of features, the feature of the SAE that each belongs to.
+
+    Raises:
+        ValueError: the three parts of `train` are not of one corpus, or no feature is active.
     """
-    judges = {"encoder": vectors(labels) @ test.embeddings.T, "bm25": lexicon.bm25(labels)}
-    return judges | {name: normalize(encode(labels)) @ texts.T for name, (encode, texts) in spaces.items()}
+    table, texts, embeddings = train.table, train.texts, train.embeddings
+    if not table.shape[0] == len(embeddings) == len(texts):
+        raise ValueError(
+            f"{table.shape[0]} activation rows, {len(embeddings)} embeddings and {len(texts)} texts: "
+            "they must be of one corpus"
+        )
+    sets = draw_detection_set(table, embeddings, n_random=200, n_near=100, n_seeds=8, seed=seed)
+    if not len(sets.features):
+        raise ValueError("no feature is active on these texts: nothing to name")
+    rows = top_texts(table, 40)[0][sets.features]
+    pool = candidate_terms(texts, rows, vectors, independent, train.titles)
+    of_sae = sets.features if parents is None else parents[sets.features]
+    scores = [self_activation(sae, pool, of_sae), ctfidf(rows[:, :20], pool)]
+    both = (np.asarray(embeddings, dtype=np.float32), independent(texts))
+    return choose_names(pool, scores, sets, rows[:, :20], both, weights, n_terms=n_terms)
 
 
-def text_spaces(
-    train: EncodedTexts, test: EncodedTexts, second: Encode | None = None
-) -> dict[str, tuple[Encode, np.ndarray]]:
-    """The judges' spaces beside the encoder's: LSA of the training texts, and a second encoder when there is one."""
-    spaces = {"lsa": lsa_space(train.texts)} | ({"second": second} if second else {})
-    return {name: (encode, normalize(encode(test.texts))) for name, encode in spaces.items()}
+def name_parts(
+    parts: pd.Series, sae: SAE, train: EncodedTexts, vectors: EmbeddingCache, independent: Encode
+) -> pd.DataFrame:
+    """Two-topic features: a name of one term for each topic, `label` "boxing · bridge", `terms` of both.
+
+    Args:
+        parts: index feature → two lists of rows. Its further active texts go to the topic nearest by meaning.
+    """
+    csc, texts = train.table.tocsc(), independent(train.texts)
+    columns, parents = [], np.repeat(parts.index.to_numpy(), 2)
+    for feature, groups in parts.items():
+        own = csc[:, [feature]].tocoo()
+        centres = np.stack([texts[rows].mean(0) for rows in groups])
+        side = (texts[own.row] @ centres.T).argmax(1)
+        columns.append(sparse.csr_matrix((own.data, (own.row, side)), (len(texts), 2)))
+    split = train._replace(table=sparse.hstack(columns, format="csr"))
+    found = choose(sae, split, vectors, independent, parents=parents, n_terms=1)
+    label = found.label.groupby(parents[found.index]).agg(list)
+    return pd.DataFrame({"label": label.str.join(" · "), "terms": label})
+
+
+class Judges:
+    """Those who judge names on the held-out texts: a call gives name → two matrices, see `scoring.py`.
+
+    The encoder and the independent one took part in choosing; BM25 and LSA did not, nor does `second`.
+    """
+
+    def __init__(
+        self, train: EncodedTexts, test: EncodedTexts, vectors: EmbeddingCache, independent: Encode,
+        second: Encode | None = None,
+    ) -> None:  # fmt: skip
+        spaces = {"lsa": lsa_space(train.texts), "independent": independent} | (
+            {"second": second} if second else {}
+        )
+        self.vectors, self.embeddings, self.lexicon = vectors, test.embeddings, Lexicon(test.texts)
+        self.spaces = {name: (encode, normalize(encode(test.texts))) for name, encode in spaces.items()}
+
+    def __call__(self, labels: list[str]) -> dict[str, Judge]:
+        judges = {"encoder": (self.vectors(labels), self.embeddings), "bm25": self.lexicon.bm25(labels)}
+        return judges | {
+            name: (normalize(encode(labels)), texts) for name, (encode, texts) in self.spaces.items()
+        }
+
+
+def centroids(rows: np.ndarray, embeddings: np.ndarray) -> np.ndarray:
+    """Unit mean of each feature's texts: rows (L, n) with −1 pads, embeddings (n_texts, d) → (L, d)."""
+    return normalize(membership(rows, len(embeddings)) @ embeddings).astype(np.float32)
 
 
 def name_features(
-    sae: SAE, train: EncodedTexts, test: EncodedTexts, vectors: EmbeddingCache, *, good: float = 0.9, share: float = 0.95, seed: int = 0,
-    second: Encode | None = None,
+    sae: SAE, train: EncodedTexts, test: EncodedTexts, vectors: EmbeddingCache, *, independent: Encode | None = None,
+    second: Encode | None = None, weights: Weights = Weights(), seed: int = 0,
 ) -> pd.DataFrame:  # fmt: skip
-    """The whole way: candidates, combined labels, judges, abstention, kinds. What the notebooks and the browser read.
+    """Names chosen on `train`, judged on `test`, with what each feature is about and how far to trust its name.
 
     Args:
-        train: texts to choose labels by. test: held-out texts to judge them on. vectors: the encoder's cache.
-        good, share: at least `share` of the labels shown are to have a detection of `good` or more. The threshold on
-        `train_auroc` is calibrated on one random half of the features; the other half is the check.
-        second: another encoder, e.g. model2vec's `encode`: one more judge, the columns `auroc_second` and `auroc_near_second`.
+        train, test: of `read_texts`. vectors: the cache of the encoder that made the embeddings.
+        independent: a second opinion when choosing, n strings → (n, d); None: `load_independent(train.texts)`.
+        second: another encoder that only judges: `auroc_second`, `auroc_near_second`, `ap_second`.
 
     Returns:
-        index feature (live ones): `label`, `terms`, `term_scores` (detection of each by itself),
-        `shown` (False: to be read as "unnamed"), `kind`, `note`,
-        `train_auroc`, every column of `score_labels` (encoder, BM25 and LSA as judges), `density`, `top_rows` (of
-        train), `half` ("calibration" or "check"). `.attrs` has `threshold` and, on the check half, `share_shown` and
-        `share_good` of those shown.
+        index feature (live ones): `label`, `terms`, `term_scores` (held-out AUROC of each term by itself), `kind`, `note`,
+        `parts` (what it is about), `trust` (0…1), `shown` (False: to be read as "unnamed"), `density`, `top_rows` (of train),
+        every column of `score_names` for the encoder, `bm25`, `lsa`, `independent`, `second`, and `centroid`: the ten
+        strongest training texts' centroid by the independent encoder, in place of the name. Where that scores low
+        too, it is the feature that says nothing, not the name.
     """
-    pool = candidate_terms(train.texts, vectors)
-    exam = draw_detection_set(train.table, train.embeddings, n_random=200, n_near=100, seed=seed)
-    labels = combined(sae, train.table, train.embeddings, pool, vectors, exam=exam)
-    lexicon = Lexicon(test.texts)
-    judges = label_judges(list(labels.label), test, vectors, lexicon, text_spaces(train, test, second))
-    held_out = draw_detection_set(test.table, test.embeddings, seed=seed)
-    scores = score_labels(labels, judges, held_out, test.table, lexicon, n_bootstrap=200)
-    place = pd.Index(held_out.features).get_indexer(labels.index)  # −1: active on no held-out text
-    at = np.repeat(place, labels.terms.str.len())  # each term by itself
-    alone = DetectionSet(*(part[at] for part in held_out))
-    flat = [t for terms in labels.terms for t in terms]
-    single = (
-        auroc(vectors(flat) @ test.embeddings.T, alone, alone.random).auroc.where(at >= 0).to_numpy().round(3)
-    )
-    labels["term_scores"] = np.split(single, np.cumsum(labels.terms.str.len())[:-1])
-    density = pd.Series(np.diff(train.table.tocsc().indptr) / train.table.shape[0])[labels.index]
-    spelled = spelling_features(exam.features, exam.active[:, :20], exam.near, pool)
-    formats = format_features(exam, surface_statistics(train.texts))
-    frame = labels.join(scores).join(feature_kinds(scores, density, formats, spelled)).assign(density=density)
-    frame["top_rows"] = top_rows(train.table)
+    independent = EmbeddingCache(independent or load_independent(train.texts))
+    names = choose(sae, train, vectors, independent, weights=weights, seed=seed)
+    names = names.join(feature_types(sae, vectors, independent, train, names))
+    two = names.parts[names.kind == "two topics"]
+    if len(two):
+        renamed = name_parts(two, sae, train, vectors, independent)
+        names.loc[renamed.index, ["label", "terms"]] = renamed
+    names["trust"] = trust(name_signals(said(names), train, independent))
+    names["shown"] = (names.trust >= THRESHOLD) | (names.kind == "form")
+    names["density"] = (np.diff(train.table.tocsc().indptr) / train.table.shape[0])[names.index]
+    names["top_rows"] = top_rows(train.table)
 
-    half = np.random.default_rng(seed).random(len(frame)) < 0.5
-    known, is_good = frame.auroc.notna().to_numpy(), (frame.auroc >= good).to_numpy()
-    threshold = abstention_threshold(frame.train_auroc[half & known].to_numpy(), is_good[half & known], share)
-    frame["shown"] = (frame.train_auroc >= threshold).to_numpy()
-    frame["half"] = np.where(half, "calibration", "check")
-    check = ~half & known
-    shown = frame.shown[check]
-    frame.attrs = {
-        "threshold": threshold,
-        "share_shown": float(shown.mean()) if check.any() else float("nan"),
-        "share_good": float(is_good[check][shown].mean()) if shown.any() else float("nan"),
-    }
-    return frame
+    held_out = draw_detection_set(test.table, test.embeddings, n_random=0, seed=seed)
+    judges = Judges(train, test, vectors, independent, second)
+    rows = top_texts(train.table, 10)[0][names.index]
+    centre = centroids(rows, independent(train.texts)), judges.spaces["independent"][1]
+    of_names = judges(list(names.label)) | {"centroid": centre}
+    names = names.join(score_names(names, of_names, held_out, test.table, judges.lexicon))
+    return names.assign(term_scores=term_scores(names, held_out, test, vectors))
+
+
+def said(names: pd.DataFrame) -> pd.DataFrame:
+    """The names with the note in the terms' place where a feature is about spelling or form."""
+    noted = names.kind.isin(["spelling", "form"])
+    terms = [
+        [note] if is_noted else terms
+        for note, is_noted, terms in zip(names.note, noted, names.terms, strict=True)
+    ]
+    return names.assign(label=names.label.mask(noted, names.note), terms=terms)
+
+
+def term_scores(
+    names: pd.DataFrame, held_out: DetectionSet, test: EncodedTexts, vectors: EmbeddingCache
+) -> list:
+    """For each name the held-out AUROC of its terms one by one; NaN where the feature is active on no text."""
+    place = pd.Index(held_out.features).get_indexer(names.index)
+    at = np.repeat(place, names.terms.str.len())
+    flat = vectors([t for terms in names.terms for t in terms])
+    score = np.full(len(at), np.nan)
+    alone = DetectionSet(*(part[at[at >= 0]] for part in held_out))
+    if len(alone.features):
+        found = score_judge((flat[at >= 0], test.embeddings), alone, test.table)
+        score[at >= 0] = found.auroc.where(names.n[found.index].to_numpy() >= 5).round(3)
+    return [list(part) for part in np.split(score, np.cumsum(names.terms.str.len())[:-1])]
 
 
 def as_shown(names: pd.DataFrame) -> pd.Series:
-    """The label as a reader is to see it: "unnamed" where its score is too low, the note for spelling and format."""
-    label = names.label.where(names.shown.astype(bool), "unnamed")
-    return label.mask(names.note.fillna("") != "", names.kind + ": " + names.note.fillna(""))
-
-
-def judge_all(
-    label_sets: dict[str, pd.DataFrame], sae: SAE, train: EncodedTexts, test: EncodedTexts, vectors: EmbeddingCache, seed: int = 0,
-    second: Encode | None = None,
-) -> dict[str, pd.DataFrame]:  # fmt: skip
-    """Several labellers side by side on the same held-out texts, with the scale to read them by.
-
-    Args:
-        label_sets: name → labels (index feature, `label`, `terms`); the last one is also dealt out wrongly.
-        second: another encoder, one more judge.
-
-    Returns:
-        name → `score_labels`, with the encoder, BM25 and LSA as judges; then "nearest feature's label" and "shuffled
-        labels" of the last set, and "mean of the top texts" (the encoder alone; no words: the ceiling).
-    """
-    last = list(label_sets.values())[-1]
-    W = sae.W_dec[last.index.tolist()].detach()
-    order = {"nearest feature's label": (W @ W.T).fill_diagonal_(-1).argmax(1).cpu().numpy()}
-    order["shuffled labels"] = np.random.default_rng(seed).permutation(len(last))
-    wrong = {name: last[["label", "terms"]].iloc[o].set_index(last.index) for name, o in order.items()}
-    lexicon, exam, out = Lexicon(test.texts), draw_detection_set(test.table, test.embeddings, seed=seed), {}
-    spaces = text_spaces(train, test, second)
-    for name, labels in (label_sets | wrong).items():
-        labels = labels[labels.label != ""]
-        judges = label_judges(list(labels.label), test, vectors, lexicon, spaces)
-        out[name] = score_labels(labels, judges, exam, test.table, lexicon)
-    rows, _ = top_texts(train.table, 10)
-    centre = normalize(membership(rows[last.index], len(train.texts)) @ train.embeddings)
-    judge = {"encoder": (centre @ test.embeddings.T).astype(np.float32)}
-    out["mean of the top texts"] = score_labels(last[["label", "terms"]], judge, exam, test.table)
-    return out
-
-
-def summary(scores: dict[str, pd.DataFrame]) -> pd.DataFrame:
-    """One line per labeller: means over features, and the median and 10th percentile of `auroc`."""
-    columns = [
-        "auroc_near",
-        "auroc_bm25",
-        "auroc_near_bm25",
-        "auroc_lsa",
-        "auroc_near_lsa",
-        "auroc_second",
-        "auroc_near_second",
-        "spearman",
-        "f1",
-        "npmi",
-    ]
-    lines = {}
-    for name, frame in scores.items():
-        first = {
-            "auroc": frame.auroc.mean(),
-            "median": frame.auroc.median(),
-            "p10": frame.auroc.quantile(0.1),
-        }
-        lines[name] = first | {c: frame[c].mean() for c in columns if c in frame}
-    return pd.DataFrame(lines).T
+    """The name as a reader is to see it: "unnamed" where trust is too low, the note of a spelling or form feature."""
+    return said(names).label.where(names.shown.astype(bool), "unnamed")

@@ -71,7 +71,7 @@ def word_notes(
         held = held[binom.sf(count[held] - 1, len(words), base[held]) < 1e-8]
         if not len(held):
             continue
-        longest = held[count[held] >= 0.9 * count[held].max()]
+        longest = held[count[held] >= 0.75 * count[held].max()]
         piece = max(pieces.get_feature_names_out()[longest], key=len)
         vectors = independent([w for w in words if piece in ends(w)])
         n = len(vectors)

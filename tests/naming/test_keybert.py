@@ -3,7 +3,6 @@
 import math
 
 import numpy as np
-import pandas as pd
 import pytest
 from keybert import KeyBERT
 from keybert.backend import BaseEmbedder
@@ -11,7 +10,6 @@ from scipy import sparse
 
 from saelib.activations import activation_table, feature_stats, top_texts
 from saelib.naming.keybert import KeyBERTInterpreter
-from saelib.naming.scoring import detection
 from saelib.sae import make_sae
 
 TEXTS = [
@@ -117,16 +115,3 @@ def test_interpreter_bad_and_odd_input(words):
         KeyBERTInterpreter(words.encode).label(sparse.csr_matrix((2, 2)), stop, words.encode(stop))
     with pytest.raises(ValueError, match="n_texts"):
         KeyBERTInterpreter(words.encode, n_texts=0)
-
-
-def test_detection_is_one_for_a_perfect_name_and_half_for_a_random_one():
-    rng = np.random.default_rng(0)
-    x = rng.normal(size=(3000, 32))
-    x /= np.linalg.norm(x, axis=1, keepdims=True)
-    direction = np.eye(32)[:20]
-    table = sparse.csr_matrix(np.maximum(x @ direction.T - 0.25, 0).astype(np.float32))
-    names = pd.Series([f"f{i}" for i in range(20)])
-    assert (detection(names, direction, table, x).auroc == 1).all()
-    random = rng.normal(size=(20, 32))
-    assert abs(detection(names, random, table, x).auroc.mean() - 0.5) < 0.1
-    assert detection(names[:1], direction[:1], table[:, :1] * 0, x).auroc.isna().all()

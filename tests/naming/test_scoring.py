@@ -1,28 +1,26 @@
-"""The judges against sklearn, scipy and hand counts; what a label means against planted answers."""
+"""The metrics against sklearn, scipy and hand counts; the judges against planted answers; metrics that must fail."""
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from scipy import sparse
-from scipy.stats import spearmanr
-from sklearn.metrics import f1_score, roc_auc_score
+from scipy.stats import mannwhitneyu, spearmanr
+from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
-from saelib.activations import EncodedTexts
-from saelib.naming import feature_types as kinds
-from saelib.naming import pipeline as trust
-from saelib.naming.candidates import candidate_terms
-from saelib.naming.keybert import EmbeddingCache
+from saelib.encoder import load_independent, lsa_space
+from saelib.naming.lexicon import Lexicon
 from saelib.naming.scoring import (
-    DetectionSet,
-    Lexicon,
     auroc,
+    auroc_interval,
+    average_precision,
     draw_detection_set,
-    lsa_space,
-    score_labels,
+    metric_sanity,
+    products,
+    score_judge,
+    score_names,
     spearman,
 )
-from saelib.sae import make_sae
 
 
 @pytest.fixture
@@ -35,99 +33,125 @@ def random_case():
     return x, dense, sparse.csr_matrix(dense)
 
 
-def test_exam_holds_active_inactive_and_near_texts(random_case):
+def test_detection_set_holds_active_inactive_and_near_texts(random_case):
     x, dense, table = random_case
-    exam = draw_detection_set(table, x, n_active=20, n_random=50, n_near=15)
-    assert exam.features.tolist() == [0, 1, 2, 3, 4]
-    for i, f in enumerate(exam.features):
-        active = exam.active[i][exam.active[i] >= 0]
-        assert (
-            (np.diff(dense[active, f]) <= 0).all()
-            and dense[active[0], f] == dense[:, f].max()
-            and dense[active[-1], f] > 0
-        )
-        for rows in (exam.random[i], exam.near[i]):
+    sets = draw_detection_set(table, x, n_active=20, n_random=50, n_near=15)
+    assert sets.features.tolist() == [0, 1, 2, 3, 4]
+    for i, f in enumerate(sets.features):
+        active = sets.active[i][sets.active[i] >= 0]
+        assert (np.diff(dense[active, f]) <= 0).all() and dense[active[0], f] == dense[:, f].max()
+        for rows in (sets.random[i], sets.near[i]):
             assert (rows >= 0).all() and len(set(rows)) == len(rows) and (dense[rows, f] == 0).all()
         off = np.flatnonzero(dense[:, f] == 0)
         closest = (x[active[:10]] @ x[off].T).max(0)
-        assert set(exam.near[i]) == set(off[np.argsort(-closest)[:15]])
+        assert set(sets.near[i]) == set(off[np.argsort(-closest)[:15]])
 
 
-def test_auroc_bands_and_interval(random_case):
+def test_detection_set_of_one_feature_and_of_none():
+    x = np.eye(4, dtype=np.float32)
+    assert not len(draw_detection_set(sparse.csr_matrix((4, 3), dtype=np.float32), x).features)
+    one = draw_detection_set(sparse.csr_matrix(np.array([[1.0], [0], [0], [0]], np.float32)), x)
+    assert one.features.tolist() == [0] and set(one.near[0][one.near[0] >= 0]) == {1, 2, 3}
+    assert set(one.random[0][one.random[0] >= 0]) == {1, 2, 3}
+
+
+def test_auroc_and_average_precision_equal_scipy_and_sklearn_with_ties_and_gaps():
+    rng = np.random.default_rng(0)
+    positives, negatives = rng.normal(0.5, 1, (7, 12)).round(1), rng.normal(0, 1, (7, 40)).round(1)
+    positives[0, 5:], negatives[1, 9:], positives[2] = np.nan, np.nan, np.nan
+    found, precision = (m(torch.from_numpy(positives), torch.from_numpy(negatives)) for m in (auroc, average_precision))
+    u = mannwhitneyu(positives, negatives, axis=1, nan_policy="omit").statistic
+    n = (~np.isnan(positives)).sum(1) * (~np.isnan(negatives)).sum(1)
+    np.testing.assert_allclose(found, u / np.where(n, n, np.nan), atol=1e-6)
+    for i in (0, 1, 3, 6):
+        p, q = (row[~np.isnan(row)] for row in (positives[i], negatives[i]))
+        wanted = average_precision_score(np.r_[np.ones(len(p)), np.zeros(len(q))], np.r_[p, q])
+        assert abs(float(precision[i]) - wanted) < 1e-6
+    assert np.isnan(precision[2])
+
+
+def test_score_judge_by_quartile_against_sklearn(random_case):
     x, dense, table = random_case
-    exam = draw_detection_set(table, x, n_random=100)
-    judge = np.random.default_rng(1).normal(size=(5, 400)).round(1).astype(np.float32)  # rounded: ties
-    judge += 0.5 * dense.T[:5]
-    got = auroc(judge, exam, exam.random, n_bootstrap=400)
-    for i in range(5):
-        active, negatives = exam.active[i][exam.active[i] >= 0], exam.random[i]
+    sets = draw_detection_set(table, x, n_random=0)
+    of_names = np.random.default_rng(1).normal(size=(5, 16)).astype(np.float32)
+    got, scores = score_judge((of_names, x), sets, table, full=True), of_names @ x.T
+    for f in range(5):
+        order = np.argsort(-dense[:, f], kind="stable")[: (dense[:, f] > 0).sum()]
+        off = np.flatnonzero(dense[:, f] == 0)
 
-        def wanted(rows, i=i, negatives=negatives):
-            return roc_auc_score([1] * len(rows) + [0] * len(negatives), judge[i, np.r_[rows, negatives]])
+        def wanted(metric, rows, negatives=off, f=f):
+            return metric([1] * len(rows) + [0] * len(negatives), scores[f, np.r_[rows, negatives]])
 
-        half = active[: (len(active) + 1) // 2]
-        assert abs(got.auroc[i] - wanted(half)) < 1e-6 and got.n[i] == len(half)
-        rank = np.arange(len(active)) / len(active)
-        assert abs(got.band_2[i] - wanted(active[(rank >= 0.25) & (rank < 0.5)])) < 1e-6
-        assert got.low[i] < got.auroc[i] < got.high[i]
-        spread = np.sqrt(got.auroc[i] * (1 - got.auroc[i]) / len(half))  # a bound on the standard error
-        assert got.high[i] - got.low[i] < 4 * spread
+        rank = np.arange(len(order)) / len(order)
+        second = order[(rank >= 0.25) & (rank < 0.5)]
+        assert abs(got.auroc[f] - wanted(roc_auc_score, order[: (len(order) + 1) // 2])) < 1e-6
+        assert abs(got.ap[f] - wanted(average_precision_score, order)) < 1e-6
+        assert abs(got.auroc_q2[f] - wanted(roc_auc_score, second)) < 1e-6
+        assert abs(got.ap_q2[f] - wanted(average_precision_score, second)) < 1e-6
+        assert abs(got.spearman[f] - spearmanr(scores[f], dense[:, f]).statistic) < 1e-6
+        near = sets.near[f][sets.near[f] >= 0]
+        assert abs(got.auroc_near[f] - wanted(roc_auc_score, order[: (len(order) + 1) // 2], near)) < 1e-6
 
 
-def test_random_labels_score_one_half_under_every_judge():
+def test_spearman_of_a_silent_feature_is_nan():
+    assert np.isnan(spearman(np.random.default_rng(0).random((1, 20)), np.zeros((1, 20))))[0]
+
+
+def test_interval_has_a_width_at_separation_and_covers():
+    low, high = auroc_interval(np.array([1.0, 1.0, np.nan]), np.array([5, 50, 5]), np.array([1000] * 3))
+    assert high[0] == 1 and 0.4 < low[0] < 0.9 < low[1] < 1 and np.isnan(low[2])
+    rng, inside, truth = np.random.default_rng(0), 0, 0.8413447  # two normals, sqrt(2) apart
+    for _ in range(300):
+        p, q = rng.normal(2**0.5, 1, 15), rng.normal(0, 1, 100)
+        low, high = auroc_interval(np.array([(p[:, None] > q).mean()]), np.array([15]), np.array([100]))
+        inside += low[0] <= truth <= high[0]
+    assert 0.92 <= inside / 300 <= 1
+
+
+def topics_case():
     rng = np.random.default_rng(0)
     vocabulary = [f"word{chr(97 + i)}{chr(97 + j)}" for i in range(20) for j in range(20)]
     topics = rng.integers(0, 40, 3000)
     texts = [" ".join([vocabulary[t * 10 + i] for i in rng.integers(0, 10, 5)]) for t in topics]
-    table = sparse.csr_matrix(
-        (topics[:, None] == np.arange(40)[None]).astype(np.float32) * rng.random((3000, 40)) + 0
-    )
+    table = sparse.csr_matrix((topics[:, None] == np.arange(40)[None]).astype(np.float32) * rng.random((3000, 40)))
     x = np.eye(40, dtype=np.float32)[topics] + 0.3 * rng.normal(size=(3000, 40)).astype(np.float32)
-    x /= np.linalg.norm(x, axis=1, keepdims=True)
-    exam, lexicon, space = draw_detection_set(table, x), Lexicon(texts), lsa_space(texts)
     terms = [[vocabulary[t * 10 + i] for i in range(3)] for t in range(40)]
-    right = pd.DataFrame({"label": [", ".join(t) for t in terms], "terms": terms}).rename_axis("feature")
-    order = rng.permutation(40)
-    wrong = pd.DataFrame(
-        {"label": right.label.to_numpy()[order], "terms": right.terms.to_numpy()[order]}
-    ).rename_axis("feature")
-    for labels, near_to in ((right, 1.0), (wrong, 0.5)):
-        judges = {"bm25": lexicon.bm25(list(labels.label)), "lsa": space(list(labels.label)) @ space(texts).T}
-        got = score_labels(labels, judges, exam, table, lexicon)
-        if near_to == 1.0:
+    names = pd.DataFrame({"label": [", ".join(t) for t in terms], "terms": terms}).rename_axis("feature")
+    return texts, table, x / np.linalg.norm(x, axis=1, keepdims=True), names
+
+
+def test_random_names_score_chance_under_every_judge():
+    texts, table, x, right = topics_case()
+    wrong = right.iloc[np.random.default_rng(0).permutation(40)].set_index(right.index)
+    sets, lexicon, space = draw_detection_set(table, x, n_random=0), Lexicon(texts), lsa_space(texts)
+    of_texts = space(texts)
+    for names, good in ((right, True), (wrong, False)):
+        judges = {"bm25": lexicon.bm25(list(names.label)), "lsa": (space(list(names.label)), of_texts)}
+        got = score_names(names, judges, sets, table, lexicon)
+        if good:
             assert got.auroc.mean() > 0.8 and got.auroc_lsa.mean() > 0.95 and got.precision.mean() > 0.95
+            assert got.ap_lsa.mean() > 0.8
         else:
-            assert (
-                abs(got.auroc.mean() - 0.5) < 0.05
-                and abs(got.auroc_lsa.mean() - 0.5) < 0.05
-                and got.f1.mean() < 0.1
-            )
+            assert abs(got.auroc.mean() - 0.5) < 0.05 and abs(got.auroc_lsa.mean() - 0.5) < 0.1
+            assert got.f1.mean() < 0.1 and got.ap_lsa.mean() < 0.1
 
 
-def test_spearman_equals_scipy_with_zeros(random_case):
-    x, dense, table = random_case
-    judge = (x @ np.random.default_rng(1).normal(size=(16, 6))).T.astype(np.float32)
-    got = spearman(judge, table)
-    for f in range(5):
-        assert abs(got[f] - spearmanr(judge[f], dense[:, f]).statistic) < 1e-6
-    assert np.isnan(got[5])  # never active: no correlation
+def test_metrics_that_can_fail_notice_and_auroc_and_recall_do_not():
+    texts, table, x, names = topics_case()
+    judge = (np.eye(40, dtype=np.float32), x)
+    found = metric_sanity(judge, names.index.to_numpy(), table)
+    assert (found.loc[["average precision", "F1"], ["notices_dropped", "notices_added"]] > 0.9).all(axis=None)
+    assert found.notices_dropped["AUROC"] < 0.5 and found.notices_dropped["recall"] < 0.6
+    assert found.added["average precision"] < 0.7 * found.true["average precision"]
 
 
 def test_lexicon_bm25_keywords_and_npmi_by_hand():
-    texts = [
-        "cats chase mice",
-        "a cat sleeps",
-        "dogs chase cats and cats",
-        "the dog barked",
-        "mice eat cheese",
-    ]
+    texts = ["cats chase mice", "a cat sleeps", "dogs chase cats and cats", "the dog barked", "mice eat cheese"]
     lexicon = Lexicon(texts)
-    score = lexicon.bm25(["cat", "dog cheese", "zebra"])
+    score = products(lexicon.bm25(["cat", "dog cheese", "zebra"]))
     tf, length, mean = np.array([1, 1, 2, 0, 0]), np.array([3, 2, 4, 2, 3]), 14 / 5
     idf = np.log(1 + (5 - 3 + 0.5) / (3 + 0.5))
-    np.testing.assert_allclose(
-        score[0], idf * tf * 2.5 / (tf + 1.5 * (0.25 + 0.75 * length / mean)), rtol=1e-5
-    )
+    np.testing.assert_allclose(score[0], idf * tf * 2.5 / (tf + 1.5 * (0.25 + 0.75 * length / mean)), rtol=1e-5)
     assert (score[1] > 0).tolist() == [False, False, True, True, True] and not score[2].any()
     found = lexicon.contains(pd.Series([["cat"], ["chase cats", "cheese"], ["zebra cat"], []]))
     assert found.tolist() == [[1, 1, 1, 0, 0], [1, 0, 1, 0, 1], [0] * 5, [0] * 5]
@@ -138,157 +162,33 @@ def test_lexicon_bm25_keywords_and_npmi_by_hand():
         Lexicon(["the of"])
 
 
-def test_score_labels_f1_and_errors(random_case):
+def test_score_names_f1_few_texts_and_errors(random_case):
     x, dense, table = random_case
     texts = [("apple" if a else "pear") + f" tree{i % 7}" for i, a in enumerate(dense[:, 0] > 0)]
-    labels = pd.DataFrame({"label": ["apple"], "terms": [["apple"]]}, index=pd.Index([0], name="feature"))
-    judge = np.random.default_rng(0).random((1, 400)).astype(np.float32)
-    got = score_labels(labels, {"encoder": judge}, draw_detection_set(table, x), table, Lexicon(texts))
+    names = pd.DataFrame({"label": ["apple"], "terms": [["apple"]]}, index=pd.Index([0], name="feature"))
+    judge = (np.random.default_rng(0).random((1, 16)).astype(np.float32), x)
+    sets = draw_detection_set(table, x)
+    got = score_names(names, {"encoder": judge}, sets, table, Lexicon(texts))
     assert got.f1[0] == 1 == f1_score(dense[:, 0] > 0, ["apple" in t for t in texts])
-    with pytest.raises(ValueError, match="labels, held-out texts"):
-        score_labels(labels, {"encoder": judge[:, :5]}, draw_detection_set(table, x), table)
+    few = score_names(names, {"encoder": judge}, sets, table, Lexicon(texts), min_texts=1000)
+    assert few[["auroc", "ap", "low", "f1"]].isna().all(axis=None) and few.n[0] == (dense[:, 0] > 0).sum()
+    with pytest.raises(ValueError, match="a row for each name and one for each held-out text"):
+        score_names(names, {"encoder": (judge[0], x[:5])}, sets, table)
 
 
-def test_abstention_keeps_its_promise_and_says_when_it_cannot():
-    rng = np.random.default_rng(0)
-    score = rng.random(2000)
-    good = rng.random(2000) < score
-    t = trust.abstention_threshold(score, good, 0.9)
-    assert good[score >= t].mean() >= 0.9 and (score >= t).sum() > 200
-    lower = np.sort(score[score < t])[-1]
-    assert good[score >= lower].mean() < 0.9  # the lowest such
-    assert trust.abstention_threshold(score, np.zeros(2000, bool)) == float("inf")
-    assert trust.abstention_threshold(np.array([1.0, 1.0]), np.array([True, False]), 0.9) == float(
-        "inf"
-    )  # ties fall together
+def test_independent_encoder_is_centred_and_falls_back_to_lsa(words, monkeypatch):
+    texts = [f"the {a} of the {b}" for a in ("otter", "river", "violin") for b in ("sea", "hill", "town")] * 3
+    own = load_independent(texts, words.encode)
+    assert np.abs(own(texts).mean(0)).max() < 0.1 and np.allclose(np.linalg.norm(own(texts), axis=1), 1, atol=1e-5)
+    monkeypatch.setitem(__import__("sys").modules, "wordllama", None)
+    lsa = load_independent(texts)
+    assert lsa.name == "lsa" and lsa(["otter"]).shape[0] == 1
 
 
-def test_spelling_and_format_features_are_found(words):
-    starts = ["metaphor", "metallic", "metabolism", "meteor", "metric"]
-    texts = [
-        f"{starts[i % 5]} river{i % 3} 12345 {i}{i}" if i < 60 else f"quiet river{i % 3} stone"
-        for i in range(300)
-    ]
-    x, vectors = words.encode(texts), EmbeddingCache(words.encode)
-    active = np.zeros((300, 2), np.float32)
-    active[:60, 0] = 1 + np.arange(60)
-    active[60:100, 1] = 1
-    table = sparse.csr_matrix(active)
-    exam = draw_detection_set(table, x, n_random=100)
-    found = kinds.spelling_features(
-        exam.features,
-        exam.active[:, :20],
-        exam.near,
-        candidate_terms(texts, vectors),
-        sizes=(3,),
-        max_corpus=0.3,
-    )
-    assert found.to_dict() == {0: 'words with "met-"'}
-    formats = kinds.format_features(exam, kinds.surface_statistics(texts))
-    assert formats.format[0] in ("digits", "long") and formats.format_auroc[0] > 0.95
-    scores = pd.DataFrame(
-        {
-            "auroc": [0.9, 0.6],
-            "auroc_near": [0.5, 0.9],
-            "auroc_bm25": [0.5, 0.8],
-            "auroc_near_bm25": [0.5, 0.95],
-        }
-    )
-    found_kinds = kinds.feature_kinds(scores, pd.Series([0.02, 0.02]), formats, pd.Series(dtype=object))
-    assert found_kinds.kind.tolist() == ["format", "words"]
-    assert kinds.feature_kinds(scores, pd.Series([0.5, 0.02]), formats, found).kind.tolist() == [
-        "dense",
-        "words",
-    ]
-
-
-def test_stability_is_one_with_itself_and_low_with_another():
-    sae, other = make_sae("topk", 16, 12, 2, seed=0), make_sae("topk", 16, 12, 2, seed=1)
-    labels = pd.DataFrame({"terms": [[f"t{i}"] for i in range(12)]}).rename_axis("feature")
-    vectors = np.eye(12, dtype=np.float32)
-    same = trust.stability(sae, labels, vectors, sae, labels, vectors)
-    assert (same.match == same.index).all() and same.shared.all() and np.allclose(same.cosine, 1, atol=1e-5)
-    assert trust.stability(sae, labels, vectors, other, labels, vectors).cosine.mean() < 0.8
-
-
-def test_known_concepts_are_recovered_and_named(words):
-    concepts = np.array(["fish", "bird", "stone"] * 40)
-    table = sparse.csr_matrix(
-        (concepts[:, None] == np.array(["stone", "none", "bird", "fish"])[None]).astype(np.float32)
-    )
-    table[0, 2] = 5.0  # one mistake
-    got = trust.concept_recovery(table, concepts, table, concepts)
-    assert got.feature.to_dict() == {"bird": 2, "fish": 3, "stone": 0}
-    assert got.f1["fish"] == 1 and got.auroc["stone"] == 1
-    answer = f1_score(concepts == "bird", table[:, 2].toarray().ravel() > 0)
-    assert abs(got.f1["bird"] - answer) < 1e-9
-    assert abs(got.auroc["bird"] - roc_auc_score(concepts == "bird", table[:, 2].toarray().ravel())) < 1e-9
-    labels = pd.DataFrame({"label": ["stones", "x", "feather"], "terms": [[], [], []]}, index=[0, 1, 2])
-    said = trust.says_concept(got, labels, words.encode, Lexicon(["fish bird stone feather x"]))
-    assert said.says.to_dict() == {"bird": False, "fish": False, "stone": True}
-    with pytest.raises(ValueError, match="lower min_texts"):
-        trust.concept_recovery(table, concepts, table, concepts, min_texts=100)
-
-
-def test_exam_of_one_feature_and_of_none():
-    x = np.eye(4, dtype=np.float32)
-    assert isinstance(draw_detection_set(sparse.csr_matrix((4, 3), dtype=np.float32), x), DetectionSet)
-    one = draw_detection_set(sparse.csr_matrix(np.array([[1.0], [0], [0], [0]], np.float32)), x)
-    assert one.features.tolist() == [0] and set(one.near[0][one.near[0] >= 0]) == {1, 2, 3}
-    assert torch.is_tensor(torch.from_numpy(one.active))
-
-
-def test_name_features_end_to_end(words):
-    """Planted concepts are named and shown; a feature that no held-out text activates has no score and still a row."""
-    concepts = ["otter", "heron", "badger", "viper", "glacier", "harbour", "violin", "lantern"]
-    texts = [
-        f"{c} near {p} day{i}" for i in range(12) for c in concepts for p in ("river", "meadow", "street")
-    ]
-    x = words.encode(texts)
-    dense = np.array([[c in t for c in concepts] for t in texts], np.float32) * (
-        1 + np.random.default_rng(0).random((len(texts), 8))
-    )
-    sae = make_sae("topk", 48, 8, 2)
-    sae.fit_normalizer(torch.from_numpy(x))
-    where = np.random.default_rng(1).random(len(texts)) < 0.5
-
-    def part(rows, dense=dense):
-        return EncodedTexts(
-            sparse.csr_matrix(dense[rows].astype(np.float32)),
-            [texts[i] for i in np.flatnonzero(rows)],
-            x[rows],
-            np.array(["all"] * rows.sum()),
-        )
-
-    silent = dense.copy()
-    silent[:, 7] = 0
-    names = trust.name_features(sae, part(where), part(~where, silent), EmbeddingCache(words.encode))
-    assert list(names.index) == list(range(8))
-    for f, c in enumerate(concepts):
-        assert c in names.label[f]
-    assert (
-        (names.auroc[:7] > 0.95).all() and np.isnan(names.auroc[7]) and np.isnan(names.term_scores[7]).all()
-    )
-    assert names.shown[:7].all() and trust.as_shown(names)[0] == names.label[0]
-    assert [len(a) == len(b) for a, b in zip(names.terms, names.term_scores, strict=True)] == [True] * 8
-    assert names.low.iloc[:7].le(names.auroc.iloc[:7]).all() and names.attrs["share_good"] >= 0.9
-    assert (trust.as_shown(names.assign(shown=False)) == "unnamed").all()
-    judged = trust.judge_all(
-        {"mine": names},
-        sae,
-        part(where),
-        part(~where, silent),
-        EmbeddingCache(words.encode),
-        second=words.encode,
-    )
-    table = trust.summary(judged)
-    assert np.allclose(table.auroc_second.iloc[:3], table.auroc.iloc[:3]), (
-        "the same encoder, asked as a second judge"
-    )
-    assert list(table.index) == [
-        "mine",
-        "nearest feature's label",
-        "shuffled labels",
-        "mean of the top texts",
-    ]
-    assert table.auroc["mine"] > 0.95 > table.auroc["shuffled labels"] + 0.2
+def test_wordllama_knows_meaning_offline():
+    pytest.importorskip("wordllama")
+    corpus = ["The cat slept.", "A dog barked.", "Taxes rose.", "The bank lent money."] * 5
+    independent = load_independent(corpus)
+    assert not independent([""]).any()  # nothing known: no meaning, not the mean's
+    v = independent(["kitten", "cat", "money"])
+    assert v[0] @ v[1] > v[0] @ v[2] + 0.2

@@ -1,0 +1,82 @@
+"""Texts as counts of word stems: the judges of a name that know nothing of meaning, only shared words."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import snowballstemmer
+from scipy import sparse
+from sklearn.feature_extraction.text import CountVectorizer
+
+from saelib.encoder import WORD
+
+
+class Lexicon:
+    """Texts as stem counts (English Snowball stems, n_texts × n_stems), for BM25 and keyword queries."""
+
+    def __init__(self, texts: list[str]) -> None:
+        self.words = CountVectorizer(token_pattern=WORD, stop_words="english")
+        try:
+            counts = self.words.fit_transform(texts)
+        except ValueError as error:
+            raise ValueError("these texts hold no word to look for (stop words only)") from error
+        stems = snowballstemmer.stemmer("english").stemWords(self.words.get_feature_names_out().tolist())
+        self.place = {s: i for i, s in enumerate(dict.fromkeys(stems))}
+        self.fold = sparse.csr_matrix(
+            (np.ones(len(stems)), (range(len(stems)), [self.place[s] for s in stems]))
+        )
+        self.counts: sparse.csr_matrix = (counts @ self.fold).tocsr()
+
+    def queries(self, strings: list[str]) -> tuple[sparse.csr_matrix, np.ndarray]:
+        """Strings as stem indicators (n_strings, n_stems), and how many different stems each has in all."""
+        analyse, stem = self.words.build_analyzer(), snowballstemmer.stemmer("english")
+        stems = [set(stem.stemWords(analyse(s))) for s in strings]
+        pairs = [(i, self.place[s]) for i, found in enumerate(stems) for s in found if s in self.place]
+        rows, columns = zip(*pairs, strict=True) if pairs else ((), ())
+        matrix = sparse.csr_matrix(
+            (np.ones(len(rows)), (rows, columns)), shape=(len(strings), len(self.place))
+        )
+        return matrix, np.array([len(s) for s in stems])
+
+    def bm25(
+        self, labels: list[str], k1: float = 1.5, b: float = 0.75
+    ) -> tuple[sparse.csr_matrix, sparse.csr_matrix]:
+        """BM25 (Robertson & Zaragoza 2009, eq. 3.15) as two matrices (n_labels, n_stems), (n_texts, n_stems).
+
+        Their product is every label's score on every text.
+        """
+        weights, length = self.counts.astype(np.float64), np.asarray(self.counts.sum(1)).ravel()
+        df = np.bincount(weights.indices, minlength=weights.shape[1])
+        idf = np.log1p((len(length) - df + 0.5) / (df + 0.5))
+        norm = k1 * (1 - b + b * length / max(length.mean(), 1e-9))
+        weights.data *= (k1 + 1) / (weights.data + np.repeat(norm, np.diff(weights.indptr)))
+        return sparse.csr_matrix(self.queries(labels)[0].multiply(idf)), weights
+
+    def contains(self, terms: pd.Series) -> np.ndarray:
+        """(n_labels, n_texts) bool: does a text hold all stems of any term? terms: lists of strings."""
+        flat = [(i, t) for i, ts in enumerate(terms) for t in ts]
+        if not flat:
+            return np.zeros((len(terms), self.counts.shape[0]), dtype=bool)
+        query, size = self.queries([t for _, t in flat])
+        found = (
+            np.asarray((query @ (self.counts > 0).T.astype(np.float64)).todense())
+            >= np.maximum(size, 1)[:, None]
+        )
+        owner = sparse.csr_matrix(
+            (np.ones(len(flat)), ([i for i, _ in flat], range(len(flat)))), shape=(len(terms), len(flat))
+        )
+        return (owner @ found.astype(np.float64)) > 0
+
+    def npmi(self, terms: pd.Series) -> np.ndarray:
+        """Mean normalised pointwise mutual information of a label's words (Bouma 2009); NaN for one word."""
+        query, _ = self.queries([" ".join(ts) for ts in terms])
+        used = np.unique(query.indices)
+        on = (self.counts[:, used] > 0).astype(np.float64)
+        joint, n = np.asarray((on.T @ on).todense()) / on.shape[0], on.shape[0]
+        single, joint = np.diag(joint), np.clip(joint, 0.5 / n, 1 - 1e-9)
+        value = np.log(joint / np.outer(single, single)) / -np.log(joint)
+        np.fill_diagonal(value, 0)
+        words = query[:, used].astype(np.float64)
+        size = np.asarray(words.sum(1)).ravel()
+        total = np.asarray(words.multiply(words @ value).sum(1)).ravel()
+        return np.where(size > 1, total / np.maximum(size * (size - 1), 1), np.nan)
