@@ -1,12 +1,13 @@
 # make run: environment + quick start.  make test: environment + all tests.  Needs Python 3.10+.
+# make outputs: executes the notebooks in place.  make badges REPO=owner/name: writes the repository's address everywhere.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test install lint
+.PHONY: run test install lint outputs badges
 
 install: .venv/installed
 
-.venv/installed: requirements.txt constraints.txt pyproject.toml
+.venv/installed: requirements.txt requirements-runtime.txt requirements-torch.txt constraints.txt pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install -q -r requirements.txt -c constraints.txt
 	$(BIN)/python -m pip install -q --no-deps --no-build-isolation -e . || $(BIN)/python -m pip install -q --no-deps -e .
@@ -15,8 +16,8 @@ install: .venv/installed
 run: install
 	mkdir -p data/executed
 	cd notebooks && ../$(BIN)/jupyter execute --output=../data/executed/00_quickstart.ipynb 00_quickstart.ipynb
-	@echo "Executed notebook: data/executed/00_quickstart.ipynb    SAE and labels: data/quickstart/"
-	@$(BIN)/python -c "import pandas as pd; print('Ten features:'); print(pd.read_parquet('data/quickstart/labels.parquet').query('label != \"\"').label.sample(10, random_state=0).to_string())"
+	@echo "Executed notebook: data/executed/00_quickstart.ipynb    SAE and names: data/quickstart/"
+	@$(BIN)/python -c "import pandas as pd; print('Ten features:'); print(pd.read_parquet('data/quickstart/names.parquet').shown_as.sample(10, random_state=0).to_string())"
 	@echo "Open it all with:  $(BIN)/jupyter lab notebooks"
 
 lint: install
@@ -25,3 +26,9 @@ lint: install
 test: install
 	$(BIN)/ruff check .
 	$(BIN)/python -m pytest -q tests
+
+outputs: install
+	$(BIN)/python notebooks/outputs.py $(NOTEBOOKS)
+
+badges: install
+	$(BIN)/python notebooks/badges.py $(REPO)

@@ -6,9 +6,10 @@ The browser (widgets and plotly) is imported when it is asked for.
 
 from saelib import plots
 from saelib.activations import EncodedTexts, activation_table, feature_stats, read_texts, top_texts
+from saelib.attribution import cosine_parts, domain_contrast, explain_embedding, word_effects
 from saelib.corpus import load_corpus
 from saelib.encoder import EmbeddingCache, load_encoder, load_independent
-from saelib.metrics import evaluate, neighbour_recall, probe_accuracy
+from saelib.metrics import evaluate, match_features, mean_max_cosine, neighbour_recall, probe_accuracy
 from saelib.naming.comparing import collision, judge_all, paired_difference, summary
 from saelib.naming.keybert import KeyBERTInterpreter
 from saelib.naming.pipeline import as_shown, name_features
@@ -33,7 +34,10 @@ __all__ = [
     "as_shown",
     "browse",
     "collision",
+    "cosine_parts",
+    "domain_contrast",
     "evaluate",
+    "explain_embedding",
     "feature_stats",
     "judge_all",
     "load_corpus",
@@ -42,6 +46,8 @@ __all__ = [
     "load_sae",
     "make_sae",
     "make_view",
+    "match_features",
+    "mean_max_cosine",
     "metric_sanity",
     "name_features",
     "neighbour_recall",
@@ -55,6 +61,7 @@ __all__ = [
     "top_texts",
     "train",
     "train_many",
+    "word_effects",
 ]
 
 

@@ -1,103 +1,155 @@
-"""One style for every figure: Okabe–Ito colours, labelled axes, a title that states the finding."""
+"""One style for every figure: Okabe–Ito colours, labelled axes, a title that states the finding.
+
+Text from a corpus (names, sentences, domains) is shown whole, wrapped, and never read as TeX.
+"""
 
 from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.lines import Line2D
 
 OKABE_ITO = ["#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#F0E442", "#000000"]
+CATEGORIES = [*OKABE_ITO, "#882255", "#999999", "#332288", "#88AA00"]  # for up to twelve domains
+MARKERS = "os^DvPX"
+BLUES = ["#c6dbef", "#85b8dd", "#3d8dc4", "#0b559f"]  # weak to strong
 
 plt.rcParams.update({
     "axes.prop_cycle": plt.cycler(color=OKABE_ITO),
     "axes.spines.top": False,
     "axes.spines.right": False,
+    "axes.titlesize": 11,
     "figure.figsize": (7, 3.4),
     "figure.dpi": 90,
     "figure.constrained_layout.use": True,
 })  # fmt: skip
 
 
+def wrapped(text: object, width: int) -> str:
+    """Any text as a figure may show it: in lines of at most `width` characters, "$" not starting TeX."""
+    return textwrap.fill(str(text).replace("$", r"\$"), width)
+
+
 def training_curves(history: pd.DataFrame, title: str, target_l0: float | None = None) -> plt.Figure:
-    """FVU and L0 on held-out embeddings against the step; history as `train` gives it."""
-    figure, (left, right) = plt.subplots(1, 2)
-    left.plot(history["step"], history["fvu"], marker="o")
-    left.set(xlabel="step", ylabel="held-out FVU", ylim=(0, 1.08 * history["fvu"].max()))
-    right.plot(history["step"], history["l0"], marker="o", color=OKABE_ITO[1])
-    if target_l0:
-        right.axhline(target_l0, color="black", linestyle=":", label=f"target {target_l0:g}")
-        right.legend()
-    right.set(xlabel="step", ylabel="held-out L0", ylim=(0, 1.08 * history["l0"].max()))
+    """FVU on held-out embeddings against the step, and L0 where it moves; history as `train` gives it."""
+    moves = np.ptp(history["l0"]) > 0.02 * history["l0"].max()
+    figure, axes = plt.subplots(1, 1 + moves, squeeze=False)
+    axes[0, 0].plot(history["step"], history["fvu"], marker="o")
+    axes[0, 0].set(xlabel="step", ylabel="held-out FVU", ylim=(0, 1.08 * history["fvu"].max()))
+    if moves:
+        axes[0, 1].plot(history["step"], history["l0"], marker="o", color=OKABE_ITO[1])
+        axes[0, 1].set(xlabel="step", ylabel="held-out L0", ylim=(0, 1.08 * history["l0"].max()))
+        if target_l0:
+            axes[0, 1].axhline(target_l0, color="black", linestyle=":", label=f"target {target_l0:g}")
+            axes[0, 1].legend()
     figure.suptitle(title)
     return figure
 
 
-def density_histogram(density: np.ndarray, title: str) -> plt.Figure:
-    """How many features are active on which share of texts (log scale); dead ones are counted apart."""
-    density = np.asarray(density)
+def density_ecdf(density: np.ndarray | Mapping[str, np.ndarray], title: str) -> plt.Figure:
+    """The share of features that are active on at most so many percent of the texts, one curve per SAE.
+
+    Args:
+        density: shares of texts (0 to 1), one per feature; or name → shares. Features that are never active
+            are counted in the legend and left out of the curve, whose axis is logarithmic.
+    """
+    curves = density if isinstance(density, Mapping) else {"": density}
     figure, axis = plt.subplots()
-    axis.hist(np.log10(density[density > 0]), bins=30)
-    axis.set(xlabel="log10 density (share of texts)", ylabel="features", title=title)
-    axis.text(
-        0.98,
-        0.95,
-        f"{int((density == 0).sum())} never active",
-        ha="right",
-        va="top",
-        transform=axis.transAxes,
-    )
+    for name, values in curves.items():
+        percent = 100 * np.asarray(values)
+        label = f"{name}: " if name else ""
+        axis.ecdf(percent[percent > 0], label=f"{label}{(percent == 0).sum()} of {len(percent)} never active")
+    axis.set(xscale="log", xlabel="active on at most … % of the texts", ylabel="share of the live features")
+    axis.xaxis.set_major_formatter(lambda value, _: f"{value:g}%")
+    axis.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+    axis.set_title(title)
+    axis.legend(frameon=False)
     return figure
 
 
 def bars(values: pd.Series, xlabel: str, title: str) -> plt.Figure:
-    """Horizontal bars, largest on top; text is shown as it is, never as TeX."""
-    figure, axis = plt.subplots(figsize=(7, 0.32 * len(values) + 1))
+    """Horizontal bars, largest on top; their labels are the series' index."""
     ordered = values.sort_values()
-    axis.barh([str(name).replace("$", r"\$")[:60] for name in ordered.index], ordered.to_numpy())
-    axis.set(xlabel=xlabel, title=title)
+    labels = [wrapped(name, 60) for name in ordered.index]
+    lines = sum(label.count("\n") + 1 for label in labels)
+    figure, axis = plt.subplots(figsize=(7, 0.24 * lines + 0.1 * len(labels) + 0.9))
+    axis.barh(range(len(ordered)), ordered.to_numpy())
+    axis.set_yticks(range(len(ordered)), labels)
+    axis.set(xlabel=xlabel)
+    figure.suptitle(title)
     return figure
 
 
-def sentence_features(parts: dict[str, pd.DataFrame], n: int = 6) -> plt.Figure:
-    """Sentences and the named features they activate, strongest on top; the colour says how far to trust a name.
+def sentence_features(parts: dict[str, pd.DataFrame], n: int = 6, title: str = "") -> plt.Figure:
+    """Sentences and the named features they activate, strongest on top, with how far to trust each name.
+
+    At the bar stands the name's `trust` where the frame has it, else its `auroc`. Where the frame has
+    `quartile`, the colour says into which quarter of its feature's activations this one falls (4: the
+    strongest), since a name fits the strongest best; elsewhere it says the level of the score itself.
 
     Args:
-        parts: sentence → a frame with `label`, `act` and `auroc` (NaN where the name was not judged), strongest first.
+        parts: sentence → a frame, strongest first: `label`, `act`, `auroc` or `trust` (NaN where not judged).
+        n: features shown of each sentence.
     """
     parts = {text: frame.head(n) for text, frame in parts.items()}
-    heights = [len(frame) + 1.2 for frame in parts.values()]
+    heights = [len(frame) + 1.0 + 0.8 * wrapped(text, 95).count("\n") for text, frame in parts.items()]
+    size = (7.5, 0.3 * sum(heights) + 1.3)
     figure, axes = plt.subplots(
-        len(parts),
-        1,
-        figsize=(7.5, 0.29 * sum(heights) + 0.6),
-        height_ratios=heights,
-        sharex=True,
-        squeeze=False,
+        len(parts), 1, figsize=size, height_ratios=heights, sharex=True, squeeze=False
     )
     for axis, (text, frame) in zip(axes[:, 0], parts.items(), strict=True):
-        sure = (frame.auroc >= 0.9).to_numpy()
-        bars = axis.barh(
-            range(len(frame)), frame.act, color=np.where(sure, OKABE_ITO[0], "#b0b0b0"), height=0.72
-        )
-        labels = [f"{a:.2f}" if np.isfinite(a) else "not judged" for a in frame.auroc]
-        axis.bar_label(bars, labels, padding=4, fontsize=8, color="#555555")
-        axis.set_yticks(range(len(frame)), [str(name).replace("$", r"\$")[:48] for name in frame.label])
+        score = frame["trust"] if "trust" in frame else frame["auroc"]
+        drawn = axis.barh(range(len(frame)), frame["act"], color=_shades(frame), height=0.74)
+        labels = ["not judged" if np.isnan(s) else f"{s:.2f}" for s in score]
+        axis.bar_label(drawn, labels, padding=4, fontsize=8, color="#444444")
+        axis.set_yticks(range(len(frame)), [wrapped(name, 46) for name in frame["label"]])
         axis.invert_yaxis()
         axis.tick_params(left=False)
-        axis.set_title(
-            "“" + text.replace("$", r"\$")[:95] + "”", loc="left", fontsize=10, x=-0.45, style="italic"
+        axis.margins(x=0.12)
+        axis.annotate(
+            f"“{wrapped(text, 95)}”",
+            xy=(0, 1),
+            xycoords=("figure fraction", "axes fraction"),
+            xytext=(8, 5),
+            textcoords="offset points",
+            style="italic",
         )
-    axes[-1, 0].set_xlabel("activation   (at the bar: detection by the name; blue from 0.90)", fontsize=9)
+    any_frame = next(iter(parts.values()))
+    number = "trust in the name" if "trust" in any_frame else "detection AUROC of the name"
+    axes[-1, 0].set_xlabel(f"activation   (number at the bar: {number})")
+    by_quartile = "quartile" in any_frame
+    meanings = (
+        ["weakest quarter of the feature's texts", "second", "third", "strongest quarter"]
+        if by_quartile
+        else ["score under 0.5, or none", "0.5 to 0.75", "0.75 to 0.9", "0.9 and more"]
+    )
+    handles = [Line2D([], [], color=c, linewidth=7, label=m) for c, m in zip(BLUES, meanings, strict=True)]
+    figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False, fontsize=8)
+    figure.suptitle(title or "What a sentence says, in named features")
     return figure
+
+
+def _shades(frame: pd.DataFrame) -> list[str]:
+    """A blue per row: by `quartile` (1 to 4), else by the level of trust or AUROC."""
+    if "quartile" in frame:
+        return [BLUES[int(q) - 1] if q >= 1 else "#b0b0b0" for q in frame["quartile"]]
+    score = frame["trust"] if "trust" in frame else frame["auroc"]
+    return [
+        BLUES[int(np.searchsorted([0.5, 0.75, 0.9], s, side="right"))] if s >= 0 else BLUES[0] for s in score
+    ]
 
 
 def domain_map(xy: np.ndarray, domains: np.ndarray, title: str) -> plt.Figure:
-    """Points (n, 2) coloured by domain."""
+    """Points (n, 2) by domain: each its own colour (beyond twelve its own pair of colour and marker)."""
     figure, axis = plt.subplots(figsize=(7.5, 4.2))
-    colours = plt.get_cmap("tab20").colors
     for i, name in enumerate(sorted(set(domains))):
         here = np.asarray(domains) == name
-        axis.scatter(*xy[here].T, s=4, color=colours[i % 20], label=name, alpha=0.7)
-    axis.legend(markerscale=3, fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+        style = {"color": CATEGORIES[i % len(CATEGORIES)], "marker": MARKERS[i % len(MARKERS)]}
+        axis.scatter(*xy[here].T, s=7, label=wrapped(name, 32), alpha=0.6, linewidths=0, **style)
+    axis.legend(markerscale=2.5, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
     axis.set(xlabel="component 1", ylabel="component 2", title=title)
     return figure

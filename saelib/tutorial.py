@@ -26,8 +26,12 @@ class Tutorial:
     """One session's settings.
 
     Attributes:
-        preset: "cpu" or "gpu". device. data: the repository's data folder. n_texts: sentences used,
-        None for all. steps: optimiser steps of an SAE. seed.
+        preset: "cpu" or "gpu".
+        device: of the encoder and of training.
+        data: the repository's data folder.
+        n_texts: sentences used, None for all.
+        steps: optimiser steps of an SAE.
+        seed: of the sample, the weights and the batches.
     """
 
     preset: str
@@ -53,14 +57,14 @@ class Tutorial:
         """Train at the advised size, or resume; a finished run is loaded from its checkpoint."""
         d_sae, k = suggest_size(len(store), store.d_in)
         folder = self.data / "saes" / (name or f"{architecture}-{self.preset}")
+        sae = make_sae(architecture, store.d_in, d_sae, k, self.seed)
         config = TrainConfig(steps=self.steps, target_l0=k, seed=self.seed)
-        options = {"checkpoint": folder, "device": self.device, "progress": self.preset == "gpu"}
         try:
-            result = train(make_sae(architecture, store.d_in, d_sae, k, self.seed), store, config, **options)
+            result = train(sae, store, config, checkpoint=folder, device=self.device, progress=False)
         except CheckpointError:  # left by an earlier version of the tutorial, whose settings were others
             print(f"data/saes/{folder.name} was trained with other settings: training it again")
             (folder / "checkpoint.safetensors").unlink()
-            result = train(make_sae(architecture, store.d_in, d_sae, k, self.seed), store, config, **options)
+            return self.train(architecture, store, name)
         result.sae.save(folder, encoder=store.manifest["fingerprint"])
         return result
 

@@ -1,4 +1,4 @@
-"""A small encoder stand-in with real behaviour: deterministic unit vectors from the words of a text."""
+"""What all tests share: a small encoder stand-in (deterministic unit vectors from a text's words), and a last word on what was skipped."""
 
 import hashlib
 
@@ -32,3 +32,15 @@ def words():
 @pytest.fixture
 def rows():
     return [{"text": f"text number {i} of group{i % 3}", "domain": f"group{i % 3}"} for i in range(700)]
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Say at the end when no browser was there to test in, and how to have those tests run."""
+    reasons = [str(report.longrepr) for report in terminalreporter.stats.get("skipped", [])]
+    skipped = sum("no chromium" in reason for reason in reasons)
+    if skipped:
+        terminalreporter.section("browser tests skipped")
+        terminalreporter.line(
+            f"{skipped} browser test(s) were skipped: there is no Chromium on this machine. To have them run: "
+            "apt-get install chromium, or CHROMIUM=/path/to/chromium make test"
+        )

@@ -1,1 +1,1 @@
-"""The feature browser: what is known of every feature (`view`), cards, maps, panels, a static report, the widgets (`app`)."""
+"""The feature browser: views of an SAE's features as cards, maps, one HTML page, and widgets."""
