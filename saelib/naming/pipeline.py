@@ -43,7 +43,7 @@ def choose(
             f"{table.shape[0]} activation rows, {len(embeddings)} embeddings and {len(texts)} texts: "
             "they must be of one corpus"
         )
-    sets = draw_detection_set(table, embeddings, n_random=200, n_near=100, n_seeds=8, seed=seed)
+    sets = draw_detection_set(table, embeddings, n_random=200, n_near=100, n_seeds=16, seed=seed)
     if not len(sets.features):
         raise ValueError("no feature is active on these texts: nothing to name")
     rows = top_texts(table, 40)[0][sets.features]

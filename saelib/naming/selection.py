@@ -33,11 +33,11 @@ class Weights:
         share: of the first term's closeness to the strongest texts that a further one must have.
     """
 
-    far: tuple[float, float] = (0.25, 0.25)
-    near: tuple[float, float] = (0.25, 0.25)
-    cosine: float = 0.5
-    held: float = 0.4
-    noun: float = 0.1
+    far: tuple[float, float] = (0.5, 0.25)
+    near: tuple[float, float] = (0.75, 0.25)
+    cosine: float = 1.0
+    held: float = 0.5
+    noun: float = 0.05
     gain: float = 0.015
     fit: tuple[float, float] = (0.35, 0.15)
     share: float = 0.6
