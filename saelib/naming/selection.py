@@ -38,7 +38,7 @@ class Weights:
     cosine: float = 1.0
     held: float = 0.5
     noun: float = 0.05
-    gain: float = 0.015
+    gain: float = 0.03
     fit: tuple[float, float] = (0.35, 0.15)
     share: float = 0.6
 
