@@ -1,4 +1,4 @@
-"""Sparse autoencoders for sentence embeddings, with features named by keyword extraction: `import saelib as sl`.
+"""Sparse autoencoders for sentence embeddings, features named by keyword extraction: `import saelib as sl`.
 
 The front door: what a notebook needs stands here, in the order in which a text goes through the modules.
 The browser (widgets and plotly) is imported when it is asked for.

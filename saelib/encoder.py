@@ -114,7 +114,7 @@ class Encoder:
         return vectors[[place[text] for text in texts]]
 
     def _embed(self, features: dict, budget: int) -> torch.Tensor:
-        """One tokenised chunk → (n, d_in), in batches of like token count, each cut to its own longest row."""
+        """One tokenised chunk → (n, d_in), in batches of like token count, each cut to its longest row."""
         mask = features.get("attention_mask")
         if mask is None:  # a model without attention (static embeddings) pads nothing
             return self._forward(features)
@@ -182,7 +182,7 @@ class EmbeddingCache:
 
 
 def lsa_space(corpus: list[str], n_dims: int = 200, seed: int = 0) -> Encode:
-    """The latent semantic space of a corpus (Deerwester et al. 1990): n strings → (n, n_dims) unit vectors."""
+    """Latent semantic space of a corpus (Deerwester et al. 1990): n strings → (n, n_dims) unit vectors."""
     min_df = 2 if len(corpus) > 100 else 1
     tfidf = TfidfVectorizer(token_pattern=WORD, stop_words="english", sublinear_tf=True, min_df=min_df)
     try:
@@ -217,8 +217,8 @@ def load_independent(corpus_texts: list[str], encode: Encode | None = None) -> I
     """The second opinion on names: wordllama's static 256-d embeddings out of its wheel, offline.
 
     Args:
-        corpus_texts: what the vectors are centred on, the training texts. encode: any other encoder's function,
-            n strings → (n, d). Where wordllama is not installed, the corpus' own LSA stands in.
+        corpus_texts: what the vectors are centred on, the training texts. encode: any other encoder's
+        function, n strings → (n, d). Where wordllama is not installed, the corpus' own LSA stands in.
     """
     if encode is not None:
         return IndependentEncoder(encode, corpus_texts, getattr(encode, "__name__", type(encode).__name__))

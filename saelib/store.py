@@ -105,7 +105,8 @@ class EmbeddingStore:
 
     def __repr__(self) -> str:
         m = self.manifest
-        return f"EmbeddingStore({self.path.name}: {len(self):,} × {self.d_in} by {m['encoder']}, {len(m['shards'])} shards)"
+        size = f"{len(self):,} × {self.d_in}"
+        return f"EmbeddingStore({self.path.name}: {size} by {m['encoder']}, {len(m['shards'])} shards)"
 
     @property
     def frame(self) -> pd.DataFrame:
@@ -226,70 +227,89 @@ class EmbeddingStore:
             ValueError: an empty corpus, or a row that cannot be embedded.
         """
         path = Path(path)
-        if overwrite and path.exists():
-            if any(path.iterdir()) and not (path / "manifest.json").exists():
-                raise StoreError(f"{path} is not an embedding store; it will not be overwritten")
-            shutil.rmtree(path)
-        path.mkdir(parents=True, exist_ok=True)
-        file = path / "manifest.json"
-        blank = {
-            "version": 1, "encoder": encoder.name, "fingerprint": encoder.fingerprint,
-            "encoder_dtype": str(encoder.dtype), "dtype": dtype, "d_in": encoder.d_in,
-            "shard_rows": shard_rows, "n": 0, "complete": False, "shards": [],
-        }  # fmt: skip
-        manifest = json.loads(file.read_text()) if file.exists() else blank
+        if overwrite:
+            _remove(path)
+        settings = {"shard_rows": shard_rows, "dtype": dtype}
+        manifest = _begin(path, encoder, settings)
         cls._check_encoder(manifest, encoder, path)
-        if manifest["shard_rows"] != shard_rows or manifest["dtype"] != dtype:
-            raise StoreError(
-                f"{path} was begun with shard_rows={manifest['shard_rows']}, dtype={manifest['dtype']}; "
-                "pass the same, or overwrite=True"
-            )
         total = len(corpus) if hasattr(corpus, "__len__") else None
-        bar = tqdm(
-            total=total, desc="extracting", unit=" texts", disable=not progress, mininterval=1, miniters=1
-        )
-        source, number, seen, done, writing = iter(corpus), 0, 0, len(manifest["shards"]), None
-
-        def write(number: int, rows: list[dict], vectors: np.ndarray, digest: str) -> None:
-            manifest["shards"].append(_write_shard(path, number, rows, vectors, dtype) | {"corpus": digest})
-            manifest["n"] += len(rows)
-            _write_json(file, manifest)
-
-        with ThreadPoolExecutor(1) as writer, bar:  # a shard is written while the next one is encoded
-            while rows := list(islice(source, shard_rows)):
-                for i, row in enumerate(rows):
-                    reason = why_not_embeddable(row["text"])
-                    if reason:
-                        raise ValueError(
-                            f"row {number * shard_rows + i} cannot be embedded: {reason}; use load_corpus"
-                        )
+        look = {"unit": " texts", "disable": not progress, "mininterval": 1, "miniters": 1}
+        done, count, writing = len(manifest["shards"]), 0, None
+        with ThreadPoolExecutor(1) as writer, tqdm(total=total, desc="extracting", **look) as bar:
+            for number, rows in enumerate(_shards(corpus, shard_rows)):
                 digest = _text_digest(rows)
-                if number < done:
-                    if manifest["shards"][number]["corpus"] != digest:
-                        raise StoreError(
-                            f"{path} holds other texts than this corpus: choose another folder or overwrite=True"
-                        )
-                elif manifest["complete"]:
-                    raise StoreError(
-                        f"{path} holds a shorter corpus: choose another folder or overwrite=True"
-                    )
-                else:
+                if number < done or manifest["complete"]:
+                    _check_texts(manifest, number, digest, path)
+                else:  # a shard is written while the next one is encoded
                     vectors = encoder.encode([row["text"] for row in rows], batch_tokens, progress=bar.update)
                     if writing:
                         writing.result()
-                    writing = writer.submit(write, number, rows, vectors, digest)
-                number, seen = number + 1, seen + len(rows)
-                bar.update(seen - bar.n)  # equal texts count too
+                    writing = writer.submit(_add_shard, path, manifest, rows, vectors, digest)
+                count = number + 1
+                bar.update(number * shard_rows + len(rows) - bar.n)  # equal texts count too
         if writing:
             writing.result()
-        if number == 0:
+        if count == 0:
             raise ValueError("the corpus is empty: nothing to embed")
-        if number < done:
+        if count < done:
             raise StoreError(f"{path} holds a longer corpus: choose another folder or overwrite=True")
         if not manifest["complete"]:  # a whole store is only read, whoever else reads it
             manifest["complete"] = True
-            _write_json(file, manifest)
+            _write_json(path / "manifest.json", manifest)
         return cls(path)
+
+
+def _remove(path: Path) -> None:
+    if path.exists():
+        if any(path.iterdir()) and not (path / "manifest.json").exists():
+            raise StoreError(f"{path} is not an embedding store; it will not be overwritten")
+        shutil.rmtree(path)
+
+
+def _begin(path: Path, encoder: Encoder, settings: dict) -> dict:
+    """The manifest of the store in `path`, or that of an empty one with these `settings`."""
+    path.mkdir(parents=True, exist_ok=True)
+    if not (path / "manifest.json").exists():
+        written_by = {
+            "encoder": encoder.name, "fingerprint": encoder.fingerprint,
+            "encoder_dtype": str(encoder.dtype), "d_in": encoder.d_in,
+        }  # fmt: skip
+        return {"version": 1, **written_by, **settings, "n": 0, "complete": False, "shards": []}
+    manifest = json.loads((path / "manifest.json").read_text())
+    for name, value in settings.items():
+        if manifest[name] != value:
+            raise StoreError(
+                f"{path} was begun with {name}={manifest[name]}, not {value}: pass that, or overwrite=True"
+            )
+    return manifest
+
+
+def _shards(corpus: Iterable[dict], shard_rows: int) -> Iterator[list[dict]]:
+    """Rows of a corpus, `shard_rows` at a time; a row that cannot be embedded is an error that names it."""
+    source, start = iter(corpus), 0
+    while rows := list(islice(source, shard_rows)):
+        for i, row in enumerate(rows, start):
+            if reason := why_not_embeddable(row["text"]):
+                raise ValueError(f"row {i} cannot be embedded: {reason}; use load_corpus")
+        yield rows
+        start += len(rows)
+
+
+def _check_texts(manifest: dict, number: int, digest: str, path: Path) -> None:
+    """Does the store hold this shard of the corpus?"""
+    if number >= len(manifest["shards"]):
+        raise StoreError(f"{path} holds a shorter corpus: choose another folder or overwrite=True")
+    if manifest["shards"][number]["corpus"] != digest:
+        raise StoreError(
+            f"{path} holds other texts: choose another folder, or overwrite=True"
+        )
+
+
+def _add_shard(path: Path, manifest: dict, rows: list[dict], vectors: np.ndarray, digest: str) -> None:
+    entry = _write_shard(path, len(manifest["shards"]), rows, vectors, manifest["dtype"])
+    manifest["shards"].append(entry | {"corpus": digest})
+    manifest["n"] += len(rows)
+    _write_json(path / "manifest.json", manifest)
 
 
 def _joined(texts: np.ndarray, titles: np.ndarray) -> np.ndarray:

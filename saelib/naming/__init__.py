@@ -1,1 +1,1 @@
-"""Names for features: KeyBERT's procedure, candidates and a choice by evidence, judges, what a feature is about."""
+"""Names for features: KeyBERT's procedure, candidates, the choice, judges, feature types, trust."""

@@ -1,10 +1,10 @@
 """Candidates for names: the corpus' own words and phrases that read as the name of something.
 
-The training texts become one stream of tokens. A word, a pair or a triple of neighbours is a *term* when it stands
-in enough texts, is whole ("new hampshire", never "hampshire" or "central nervous"), holds together, and is used
-like a noun. No tagger is needed: what stands before and after a word all over the corpus tells a noun ("the war",
-"war of") from a verb or a participle ("was fought", "fought the"). Which of its terms suit a feature is asked of
-two sources, as matrices (n_features, n_terms):
+The training texts become one stream of tokens. A word, a pair or a triple of neighbours is a *term* when it
+stands in enough texts, is whole ("new hampshire", never "hampshire" or "central nervous"), holds together,
+and is used like a noun. No tagger is needed: what stands before and after a word all over the corpus tells
+a noun ("the war", "war of") from a verb or a participle ("was fought", "fought the"). Which of its terms
+suit a feature is asked of two sources, as matrices (n_features, n_terms):
 
 - `self_activation`: what the SAE answers when it is given the term as if it were a text;
 - `ctfidf`: class-based TF-IDF of the feature's strongest texts (Grootendorst 2022, arXiv 2203.05794).
@@ -35,18 +35,21 @@ STOP = ENGLISH_STOP_WORDS - set(
     "system systems computer fire bill interest mill mine detail bottom cry move name".split()
 )
 LEADS_TO_NOUN = set(
-    "the a an of in for by with from between its his her their our my your this these those some all many most each "
-    "every into on at and or such other as through against within 's about using including".split()
+    "the a an of in for by with from between its his her their our my your this these those some all "
+    "many most each every into on at and or such other as through against within 's about using "
+    "including".split()
 )
 LEADS_TO_VERB = set(
-    "is are was were be been being has have had to not can could may might will would should must do does did he she "
-    "it they we i you who which that also often usually sometimes commonly generally then never always".split()
+    "is are was were be been being has have had to not can could may might will would should must do "
+    "does did he she it they we i you who which that also often usually sometimes commonly generally "
+    "then never always".split()
 )
 DETERMINER = set("the a an its his her their this these those my your our it them him us me that".split())
 NO_NAMES = set(
-    "ah aha ahem aw boo bye duh eh er gee ha hah haha hello hey hi hm hmm huh hurray lol mm mmm nah nope oh oi ok okay "
-    "oops ouch ow oy phew psst ugh uh um whoa wow yeah yep yo yuck gonna wanna gotta kinda dunno near like just really "
-    "known called named used based including various several different certain particular et al ie eg etc".split()
+    "ah aha ahem aw boo bye duh eh er gee ha hah haha hello hey hi hm hmm huh hurray lol mm mmm nah "
+    "nope oh oi ok okay oops ouch ow oy phew psst ugh uh um whoa wow yeah yep yo yuck gonna wanna "
+    "gotta kinda dunno near like just really known called named used based including various several "
+    "different certain particular et al ie eg etc".split()
 )
 CONTRACTION = re.compile(r"(n't|'ve|'re|'ll|'d|'m|s'|in')$|([^i])\2\2")  # or a letter thrice: "noooo"
 
@@ -59,7 +62,8 @@ class CandidateTerms:
         terms: n_terms strings. counts: (n_texts, n_terms) CSR, how often each stands in each text.
         noun: (n_terms,) in 0..1, how much each is used like the head of a noun phrase.
         vectors, independent: (n_terms, d) unit norm, by the encoder and by the independent one.
-        stems: (n_terms, 2) numbers of its first and last word's stems; terms sharing one are never in one name.
+        stems: (n_terms, 2) numbers of its first and last word's stems; terms sharing one are never in one
+        name.
     """
 
     terms: np.ndarray
@@ -74,7 +78,8 @@ class TokenStream:
     """The texts as one row of token numbers, with what is known of each word from its neighbours.
 
     Attributes:
-        words: distinct tokens. ids, text: (n_tokens,) which token, of which text; each text ends in a full stop.
+        words: distinct tokens. ids, text: (n_tokens,) which token, of which text; each text ends in a full
+        stop.
         content: (n_words,) bool, neither punctuation nor number nor stop word. noun: (n_words,) in 0..1.
     """
 
@@ -96,14 +101,19 @@ class TokenStream:
 
 
 def noun_phrases(
-    stream: TokenStream, n_texts: int, min_texts: int = 3, titles: set[str] = frozenset(), min_noun: float = 0.25
+    stream: TokenStream,
+    n_texts: int,
+    min_texts: int = 3,
+    titles: set[str] = frozenset(),
+    min_noun: float = 0.25,
 ) -> tuple[np.ndarray, sparse.csr_matrix, np.ndarray]:
     """Terms of one to three words: (terms, counts (n_texts, n_terms), noun (n_terms,)).
 
-    A term is left out when one and the same content word stands beside it in more than half of its occurrences
-    (it is part of a longer name), when its last word is not used like a noun, when a phrase's words meet
-    hardly more often than by chance (normalised pointwise mutual information under 0.15; Bouma 2009), and when it is
-    a contraction or an interjection. What is a title in the corpus is a name, whatever its words.
+    A term is left out when one and the same content word stands beside it in more than half of its
+    occurrences (it is part of a longer name), when its last word is not used like a noun, when a phrase's
+    words meet hardly more often than by chance (normalised pointwise mutual information under 0.15; Bouma
+    2009), and when it is a contraction or an interjection. What is a title in the corpus is a name,
+    whatever its words.
     """
     ids, text, n_words = stream.ids, stream.text, len(stream.words)
     name = np.array([w not in NO_NAMES and not CONTRACTION.search(w) for w in stream.words])
@@ -127,7 +137,8 @@ def noun_phrases(
         strings = np.array([" ".join(w) for w in stream.words[words]], dtype=object)
         occurs = np.bincount(term, minlength=len(code))[common]
         titled = np.array([s in titles for s in strings], dtype=bool)
-        whole = ~titled & ((_beside(stream, part, start - 1, term) | _beside(stream, part, start + n, term))[common])
+        beside = _beside(stream, part, start - 1, term) | _beside(stream, part, start + n, term)
+        longer = beside[common] & ~titled
         followed = np.bincount(term, stream.content[ids[(start + n) % total]], len(code))[common] / occurs
         noun = np.where(titled, 1.0, stream.noun[words[:, -1]] * (1 - 0.7 * followed))
         npmi = (
@@ -136,14 +147,14 @@ def noun_phrases(
             / max(n - 1, 1)
         )
         adverb = np.array([s.split()[0].endswith("ly") and n > 1 for s in strings], dtype=bool)
-        kept = ~whole & (noun >= min_noun) & ((n == 1) | (npmi >= 0.15)) & (~adverb | titled)
+        kept = ~longer & (noun >= min_noun) & ((n == 1) | (npmi >= 0.15)) & (~adverb | titled)
         parts.append((strings[kept], counts[:, common[kept]], noun[kept]))
     terms, counts, noun = zip(*parts, strict=True)
     return np.concatenate(terms), sparse.hstack(counts, format="csr"), np.concatenate(noun)
 
 
 def _beside(stream: TokenStream, part: np.ndarray, place: np.ndarray, term: np.ndarray) -> np.ndarray:
-    """(n_terms,) bool: one word of `part` (n_words,) stands at `place` in more than half of a term's occurrences."""
+    """(n_terms,) bool: one word of `part` stands at `place` in more than half of a term's occurrences."""
     neighbour = stream.ids[place % len(stream.ids)]
     pairs = pd.DataFrame({"term": term, "word": neighbour})[part[neighbour]]
     most = pairs.groupby(["term", "word"]).size().groupby("term").max()

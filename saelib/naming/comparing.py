@@ -1,4 +1,4 @@
-"""Names side by side: labellers on the same held-out texts, names across SAEs, names of concepts known beforehand."""
+"""Names side by side: labellers on the same held-out texts, names across SAEs, concepts known beforehand."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ from saelib.sae import SAE
 
 
 def judge_all(
-    name_sets: dict[str, pd.DataFrame], sae: SAE, train: EncodedTexts, test: EncodedTexts, vectors: EmbeddingCache, *,
-    independent: Encode | None = None, second: Encode | None = None, seed: int = 0,
+    name_sets: dict[str, pd.DataFrame], sae: SAE, train: EncodedTexts, test: EncodedTexts,
+    vectors: EmbeddingCache, *, independent: Encode | None = None, second: Encode | None = None,
+    seed: int = 0,
 ) -> dict[str, pd.DataFrame]:  # fmt: skip
     """Several labellers side by side on the same held-out texts, with the scale to read them by.
 
@@ -26,9 +27,10 @@ def judge_all(
         name_sets: labeller → names (index feature, `label`, `terms`); the last one is also dealt out wrongly.
 
     Returns:
-        labeller → `score_names`, by the encoder, BM25, LSA and the independent encoder; then "nearest feature's label" and
-        "shuffled labels" of the last set; then, by the encoder alone, directions that need no words: "mean of the top
-        texts" (no ceiling: it is beaten on near texts), "decoder row" and "encoder row".
+        labeller → `score_names`, by the encoder, BM25, LSA and the independent encoder; then "nearest
+        feature's label" and "shuffled labels" of the last set; then, by the encoder alone, directions that
+        need no words: "mean of the top texts" (no ceiling: it is beaten on near texts), "decoder row" and
+        "encoder row".
     """
     last = list(name_sets.values())[-1]
     rows_of = last.index.tolist()
@@ -54,7 +56,7 @@ def judge_all(
 
 
 def summary(scores: dict[str, pd.DataFrame]) -> pd.DataFrame:
-    """One line per labeller: means over features of every metric that all of them have by words, and `auroc` by quantile."""
+    """One line per labeller: the mean of every metric, the median and 10th percentile of `auroc`."""
     lines = {}
     for name, frame in scores.items():
         means = frame.drop(columns=["n", "low", "high", "precision", "recall"], errors="ignore").mean()
@@ -70,12 +72,12 @@ def paired_difference(
     """Is labeller a better than b on the features that both have scores for? Differences a − b, per metric.
 
     Args:
-        a, b: what `judge_all` gives for two labellers. clusters: feature → a group (an SAE's seed, say); groups are
-            drawn whole, with replacement. None: every feature is its own.
+        a, b: what `judge_all` gives for two labellers. clusters: feature → a group (an SAE's seed, say);
+        groups are drawn whole, with replacement. None: every feature is its own.
 
     Returns:
-        index metric: `difference` (mean), `low`, `high` (95%, bootstrap over clusters), `wins` (share of features where a
-        is better, ties half), `n` features.
+        index metric: `difference` (mean), `low`, `high` (95%, bootstrap over clusters), `wins` (share of
+        features where a is better, ties half), `n` features.
     """
     columns = columns or [c for c in a.columns.intersection(b.columns) if c.startswith(("ap", "auroc", "f1"))]
     both, lines = a.index.intersection(b.index), {}
@@ -109,8 +111,9 @@ def collision(
         table, embeddings: held-out texts. vectors: the encoder, n strings → (n, d) unit vectors.
 
     Returns:
-        `unique_names`: share of names that no other feature has. Each name is then compared with the mean of every feature's ten
-        strongest texts: `top_1`, share of names nearest to their own feature; `mrr`, the mean of 1/rank of their own.
+        `unique_names`: share of names that no other feature has. Each name is then compared with the mean
+        of every feature's ten strongest texts: `top_1`, share of names nearest to their own feature; `mrr`,
+        the mean of 1/rank of their own.
     """
     rows = top_texts(table, 10)[0][names.index]
     live = rows[:, 0] >= 0
@@ -118,9 +121,8 @@ def collision(
     similarity = vectors(list(names.label)) @ centroids(rows, embeddings).T  # (names, features)
     rank = (similarity > np.diag(similarity)[:, None]).sum(1) + 1
     unique = ~names.label.duplicated(keep=False)
-    return pd.Series(
-        {"unique_names": unique.mean(), "top_1": (rank == 1).mean(), "mrr": (1 / rank).mean(), "n": len(names)}
-    )
+    found = {"unique_names": unique.mean(), "top_1": (rank == 1).mean(), "mrr": (1 / rank).mean()}
+    return pd.Series(found | {"n": len(names)})
 
 
 @torch.no_grad()
@@ -157,7 +159,8 @@ def concept_recovery(
     test_concepts: np.ndarray,
     min_texts: int = 10,
 ) -> pd.DataFrame:
-    """For each known concept the feature that answers to it, chosen by F1 on training texts, measured on held-out ones.
+    """For each known concept the feature that answers to it, chosen by F1 on training texts, measured on
+    held-out ones.
 
     Args:
         train, test: activations (n, d_sae). train_concepts, test_concepts: a concept's name per text.
@@ -198,8 +201,8 @@ def concept_recovery(
 def says_concept(
     concepts: pd.DataFrame, labels: pd.DataFrame, encode: Encode, lexicon: Lexicon
 ) -> pd.DataFrame:
-    """Does the feature's label say the concept's name? `label`, `says` (a stem in common), `rank` of the name among
-    all concepts' names by cosine with the label (1 is best)."""
+    """Does the feature's label say the concept's name? `label`, `says` (a stem in common), `rank` of the
+    name among all concepts' names by cosine with the label (1 is best)."""
     found = labels.label.reindex(concepts.feature).fillna("").to_numpy()
     names = concepts.index.to_numpy().astype(str)
     similarity = encode([f or "?" for f in found]) @ encode(list(names)).T

@@ -43,7 +43,7 @@ def choose(
             f"{table.shape[0]} activation rows, {len(embeddings)} embeddings and {len(texts)} texts: "
             "they must be of one corpus"
         )
-    sets = draw_detection_set(table, embeddings, n_random=200, n_near=100, n_seeds=8, seed=seed)
+    sets = draw_detection_set(table, embeddings, n_random=200, n_near=100, n_seeds=16, seed=seed)
     if not len(sets.features):
         raise ValueError("no feature is active on these texts: nothing to name")
     rows = top_texts(table, 40)[0][sets.features]
@@ -104,22 +104,26 @@ def centroids(rows: np.ndarray, embeddings: np.ndarray) -> np.ndarray:
 
 
 def name_features(
-    sae: SAE, train: EncodedTexts, test: EncodedTexts, vectors: EmbeddingCache, *, independent: Encode | None = None,
-    second: Encode | None = None, weights: Weights = Weights(), seed: int = 0,
+    sae: SAE, train: EncodedTexts, test: EncodedTexts, vectors: EmbeddingCache, *,
+    independent: Encode | None = None, second: Encode | None = None, weights: Weights = Weights(),
+    seed: int = 0,
 ) -> pd.DataFrame:  # fmt: skip
-    """Names chosen on `train`, judged on `test`, with what each feature is about and how far to trust its name.
+    """Names chosen on `train`, judged on `test`, with what each feature is about and how far to trust its
+    name.
 
     Args:
         train, test: of `read_texts`. vectors: the cache of the encoder that made the embeddings.
-        independent: a second opinion when choosing, n strings → (n, d); None: `load_independent(train.texts)`.
+        independent: a second opinion when choosing, n strings → (n, d); None:
+        `load_independent(train.texts)`.
         second: another encoder that only judges: `auroc_second`, `auroc_near_second`, `ap_second`.
 
     Returns:
-        index feature (live ones): `label`, `terms`, `term_scores` (held-out AUROC of each term by itself), `kind`, `note`,
-        `parts` (what it is about), `trust` (0…1), `shown` (False: to be read as "unnamed"), `density`, `top_rows` (of train),
-        every column of `score_names` for the encoder, `bm25`, `lsa`, `independent`, `second`, and `centroid`: the ten
-        strongest training texts' centroid by the independent encoder, in place of the name. Where that scores low
-        too, it is the feature that says nothing, not the name.
+        index feature (live ones): `label`, `terms`, `term_scores` (held-out AUROC of each term by itself),
+        `kind`, `note`, `parts` (what it is about), `trust` (0…1), `shown` (False: to be read as "unnamed"),
+        `density`, `top_rows` (of train), every column of `score_names` for the encoder, `bm25`, `lsa`,
+        `independent`, `second`, and `centroid`: the ten strongest training texts' centroid by the
+        independent encoder, in place of the name. Where that scores low too, it is the feature that says
+        nothing, not the name.
     """
     independent = EmbeddingCache(independent or load_independent(train.texts))
     names = choose(sae, train, vectors, independent, weights=weights, seed=seed)
@@ -155,7 +159,7 @@ def said(names: pd.DataFrame) -> pd.DataFrame:
 def term_scores(
     names: pd.DataFrame, held_out: DetectionSet, test: EncodedTexts, vectors: EmbeddingCache
 ) -> list:
-    """For each name the held-out AUROC of its terms one by one; NaN where the feature is active on no text."""
+    """For each name the held-out AUROC of its terms one by one; NaN where `n` is under five."""
     place = pd.Index(held_out.features).get_indexer(names.index)
     at = np.repeat(place, names.terms.str.len())
     flat = vectors([t for terms in names.terms for t in terms])
@@ -168,5 +172,5 @@ def term_scores(
 
 
 def as_shown(names: pd.DataFrame) -> pd.Series:
-    """The name as a reader is to see it: "unnamed" where trust is too low, the note of a spelling or form feature."""
+    """The names as a reader is to see them: "unnamed" where trust is low, the note of a spelling or form."""
     return said(names).label.where(names.shown.astype(bool), "unnamed")

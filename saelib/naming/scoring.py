@@ -1,12 +1,12 @@
 """How good is a name? Judged on held-out texts, with no API call.
 
-A *judge* is two matrices, of the names (n_names, d) and of the texts (n_texts, d), whose product says how well each
-name fits each text: the encoder that made the embeddings (it flatters every name alike), an independent encoder, BM25
-(only shared words count), LSA (a small semantic space of the corpus itself). A *metric* compares a row of the product
-with the texts on which the feature is active:
+A *judge* is two matrices, of the names (n_names, d) and of the texts (n_texts, d), whose product says how
+well each name fits each text: the encoder that made the embeddings (it flatters every name alike), an
+independent encoder, BM25 (only shared words count), LSA (a small semantic space of the corpus itself). A
+*metric* compares a row of the product with the texts on which the feature is active:
 
-- average precision over all held-out texts at their natural prevalence: the headline, for it notices a name that is
-  too narrow and one that is too broad (`metric_sanity` prints that test);
+- average precision over all held-out texts at their natural prevalence: the headline, for it notices a name
+  that is too narrow and one that is too broad (`metric_sanity` prints that test);
 - F1 of the name as a keyword query;
 - AUROC, the "embedding score" of Paulo et al. 2024 (delphi): a diagnosis. 0.5 is a name that says nothing.
 """
@@ -43,10 +43,11 @@ class DetectionSet(NamedTuple):
 
 
 def draw_detection_set(
-    table: sparse.csr_matrix, embeddings: np.ndarray, *, n_active: int = 200, n_random: int = 1000, n_near: int = 50,
-    n_seeds: int = 32, seed: int = 0,
+    table: sparse.csr_matrix, embeddings: np.ndarray, *, n_active: int = 200, n_random: int = 1000,
+    n_near: int = 50, n_seeds: int = 32, seed: int = 0,
 ) -> DetectionSet:  # fmt: skip
-    """Choose the texts: up to n_active activating ones, per feature n_random and at least n_near inactive ones.
+    """Choose the texts: up to n_active activating ones, per feature n_random and at least n_near inactive
+    ones.
 
     Args:
         table: activations (n, d_sae). embeddings: the same texts', (n, d), unit norm.
@@ -92,7 +93,7 @@ def _largest(key: np.ndarray, n: int) -> np.ndarray:
 
 
 def _share_below(values: Tensor, others: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """For each value (…, P): how many of the others (…, N) lie below, how many at or below; and N without NaNs."""
+    """For each value (…, P) how many of the others (…, N) lie below, how many at or below; N without NaNs."""
     ordered = others.nan_to_num(torch.inf).sort(-1).values.contiguous()
     n = (~others.isnan()).sum(-1, keepdim=True)
     values = values.contiguous()
@@ -101,10 +102,11 @@ def _share_below(values: Tensor, others: Tensor) -> tuple[Tensor, Tensor, Tensor
 
 
 def auroc(positives: Tensor, negatives: Tensor) -> Tensor:
-    """AUROC along the last dimension, ties counted half, NaNs left out: (…, P), (…, N) → (…); NaN for an empty side.
+    """AUROC along the last dimension, ties counted half, NaNs left out: (…, P), (…, N) → (…); NaN for an
+    empty side.
 
-    Equal to scipy's `mannwhitneyu(axis=-1, nan_policy="omit")` / (P·N), a test holds it so, and some SPEEDUP times as
-    fast on the blocks of `choose_names`.
+    Equal to scipy's `mannwhitneyu(axis=-1, nan_policy="omit")` / (P·N), a test holds it so, and some
+    16 times as fast on the blocks of `choose_names`.
     """
     below, at_or_below, n = _share_below(positives, negatives)
     placed = (below + at_or_below) / (2 * n)
@@ -127,8 +129,8 @@ def auroc_interval(
 ) -> tuple[np.ndarray, np.ndarray]:
     """95% interval of an AUROC from n positives and m negatives: Newcombe 2006, method 5 (Stat. Med. 25:559).
 
-    Both ends θ solve |AUROC − θ| = z·sqrt(V(θ)), so the interval has a width at complete separation too, where a
-    bootstrap says 1.00 to 1.00: with 5 positives AUROC 1 means "above 0.65 or so".
+    Both ends θ solve |AUROC − θ| = z·sqrt(V(θ)), so the interval has a width at complete separation too,
+    where a bootstrap says 1.00 to 1.00: with 5 positives AUROC 1 means "above 0.65 or so".
     """
 
     def distance(theta: np.ndarray) -> np.ndarray:
@@ -171,9 +173,10 @@ def products(judge: Judge) -> np.ndarray:
 def score_judge(
     judge: Judge, sets: DetectionSet, table: sparse.csr_matrix, full: bool = False
 ) -> pd.DataFrame:
-    """One judge on names in the order of `sets`: `auroc` and `auroc_near` (of the stronger half of the active texts,
-    against all inactive ones and against the near ones), `ap` (of all active texts); with `full` also `auroc_q1` …
-    `auroc_q4` and `ap_q1` … `ap_q4` by activation quartile, strongest first, and `spearman`.
+    """One judge on names in the order of `sets`: `auroc` and `auroc_near` (of the stronger half of the
+    active texts, against all inactive ones and against the near ones), `ap` (of all active texts); with
+    `full` also `auroc_q1` … `auroc_q4` and `ap_q1` … `ap_q4` by activation quartile, strongest first, and
+    `spearman`.
     """
     parts, csc = [], table.tocsc()
     for start in range(0, len(sets.features), 128):  # blocks of features bound the memory
@@ -208,13 +211,14 @@ def score_names(
     """Every metric for every name.
 
     Args:
-        names: index feature, columns `label`, `terms`. judges: name → matrices (len(names), d), (n_texts, d); the first
-        gives the plain column names. table: held-out activations (n_texts, d_sae). lexicon: of the held-out texts.
+        names: index feature, columns `label`, `terms`. judges: name → matrices (len(names), d), (n_texts,
+        d); the first gives the plain column names. table: held-out activations (n_texts, d_sae). lexicon:
+        of the held-out texts.
 
     Returns:
-        index feature: `n` active held-out texts, the first judge's `score_judge` in full, `low` and `high` (of its
-        `auroc`), `auroc_NAME`, `auroc_near_NAME`, `ap_NAME` of the others; with a lexicon `precision`, `recall`, `f1`,
-        `npmi`. NaN for a feature active on fewer than `min_texts`.
+        index feature: `n` active held-out texts, the first judge's `score_judge` in full, `low` and `high`
+        (of its `auroc`), `auroc_NAME`, `auroc_near_NAME`, `ap_NAME` of the others; with a lexicon
+        `precision`, `recall`, `f1`, `npmi`. NaN for a feature active on fewer than `min_texts`.
     """
     at = names.index.get_indexer(sets.features)
     sets = DetectionSet(*(part[at >= 0] for part in sets))
@@ -227,8 +231,8 @@ def score_names(
     for name, (of_names, of_texts) in judges.items():
         if (of_names.shape[0], of_texts.shape[0]) != (len(names), n_texts):
             raise ValueError(
-                f"judge {name!r} has {of_names.shape[0]} names and {of_texts.shape[0]} texts, not {len(names)} and "
-                f"{n_texts}: a row for each name and one for each held-out text"
+                f"judge {name!r} has {of_names.shape[0]} names and {of_texts.shape[0]} texts, not "
+                f"{len(names)} and {n_texts}: a row for each name and one for each held-out text"
             )
         first = len(frame.columns) == 1
         scores = score_judge((of_names[at], of_texts), sets, table, full=first)
@@ -253,15 +257,16 @@ def metric_sanity(
 ) -> pd.DataFrame:
     """Can a metric fail? The two tests of Oikarinen et al. 2025 (NeuronEval, arXiv 2506.05774).
 
-    A name is judged again with half of the feature's texts dropped from the answers, and with as many wrong ones added.
-    A metric that does not fall cannot tell a name that is too broad, or one that is too narrow, from a right one.
+    A name is judged again with half of the feature's texts dropped from the answers, and with as many wrong
+    ones added. A metric that does not fall cannot tell a name that is too broad, or one that is too narrow,
+    from a right one.
 
     Args:
         judge: of the names of these `features`, in this order. table: held-out activations (n_texts, d_sae).
 
     Returns:
-        index metric: its mean as it is (`true`), with half `dropped`, with as many `added`, and the shares of names
-        for which it falls by more than `notice` of its value (`notices_dropped`, `notices_added`).
+        index metric: its mean as it is (`true`), with half `dropped`, with as many `added`, and the shares
+        of names for which it falls by more than `notice` of its value (`notices_dropped`, `notices_added`).
     """
     rng, active = np.random.default_rng(seed), (table[:, features].toarray().T > 0)
     draw = rng.random(active.shape)

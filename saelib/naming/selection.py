@@ -1,13 +1,13 @@
 """Choosing a name: candidates in, evidence, terms out.
 
 The evidence that a set of terms names a feature is measured on *training* texts, by the encoder that made the
-embeddings and by one that did not: a name that only the first believes in is an accident of its space. Terms are
-added in one greedy pass, each only if it adds something, fits the terms before it and repeats none of them.
+embeddings and by one that did not: a name that only the first believes in is an accident of its space.
+Terms are added in one greedy pass, each only if it adds something, fits the terms before it and repeats
+none of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,20 +24,21 @@ class Weights:
     """What counts as evidence, on training texts, and when a further term is let in.
 
     Attributes:
-        far, near: of the name's AUROC against random inactive texts and the nearest ones, by the encoder and by the
-        independent one. cosine: of the name's mean cosine with the 20 strongest texts, by the independent encoder.
-        held: of the share of active texts that hold one of its terms, less that of near ones. noun: of how much its
-        terms are used like nouns.
-        gain: what a further term must add. fit: lowest cosine to the terms before it, by either encoder. share: of the
-        first term's closeness to the strongest texts that a further one must have.
+        far, near: of the name's AUROC against random inactive texts and the nearest ones, by the encoder
+        and by the independent one. cosine: of the name's mean cosine with the 20 strongest texts, by the
+        independent encoder.
+        held: of the share of active texts that hold one of its terms, less that of near ones. noun: of how
+        much its terms are used like nouns.
+        gain: what a further term must add. fit: lowest cosine to the terms before it, by either encoder.
+        share: of the first term's closeness to the strongest texts that a further one must have.
     """
 
-    far: tuple[float, float] = (0.25, 0.25)
-    near: tuple[float, float] = (0.25, 0.25)
-    cosine: float = 0.5
-    held: float = 0.4
-    noun: float = 0.1
-    gain: float = 0.015
+    far: tuple[float, float] = (0.5, 0.25)
+    near: tuple[float, float] = (0.75, 0.25)
+    cosine: float = 1.0
+    held: float = 0.5
+    noun: float = 0.05
+    gain: float = 0.03
     fit: tuple[float, float] = (0.35, 0.15)
     share: float = 0.6
 
@@ -103,12 +104,13 @@ class Evidence:
                 held = torch.where(held.isnan(), held, torch.maximum(held, held[f, c][:, None]))
             said.append(held.nanmean(2))
         length = torch.sqrt(torch.as_tensor(within).clamp_min(1e-6))
-        worth = found + w.cosine * with_chosen(self.close) / length + w.held * (said[0] - said[1].nan_to_num())
+        worth = found + w.cosine * with_chosen(self.close) / length
+        worth = worth + w.held * (said[0] - said[1].nan_to_num())
         return worth + w.noun * with_chosen(self.noun) / n
 
 
 def _similarity(v: Tensor, x: np.ndarray, rows: np.ndarray) -> Tensor:
-    """(F, C, d) with the rows of x that each feature names, (F, n) with −1 pads → (F, C, n), NaN at the pads."""
+    """(F, C, d) with the rows of x that each feature names, (F, n), −1 pads → (F, C, n), NaN at pads."""
     texts = torch.from_numpy(x[np.maximum(rows, 0)])
     return (v @ texts.transpose(1, 2)).masked_fill(torch.from_numpy(rows < 0)[:, None], torch.nan)
 
@@ -141,9 +143,11 @@ def choose_terms(evidence: Evidence, n_terms: int = 3, keep: int = 24) -> Tensor
 
 def choose_names(
     pool: CandidateTerms, scores: list[np.ndarray], sets: DetectionSet, strongest: np.ndarray,
-    texts: tuple[np.ndarray, np.ndarray], weights: Weights = Weights(), per_source: int = 24, n_terms: int = 3,
+    texts: tuple[np.ndarray, np.ndarray], weights: Weights = Weights(), per_source: int = 24,
+    n_terms: int = 3,
 ) -> pd.DataFrame:  # fmt: skip
-    """Name every feature of `sets`: `per_source` candidates by each of the `scores` (n_features, n_terms), then the choice.
+    """Name every feature of `sets`: `per_source` candidates by each of the `scores` (n_features, n_terms),
+    then the choice.
 
     Returns:
         index feature: `label` (the terms, joined by ", "), `terms`.

@@ -1,6 +1,6 @@
-"""How large an SAE, for how many texts? Held-out FVU and label scores over n_texts, d_sae and k (wiki-vital sentences).
+"""How large an SAE, for how many texts? FVU, names and the named share over n_texts, d_sae and k (wiki-vital sentences).
 
-Run: python tests/benchmarks/sizes.py     Writes data/results/sizes.parquet, which notebook 05 shows when it is there.
+Run: python tests/benchmarks/sizes.py     Writes data/results/sizes.parquet, which notebook 07 shows when it is there.
 """
 
 import sys
@@ -12,17 +12,8 @@ import pandas as pd
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from saelib import labellers  # noqa: E402
-from saelib.activations import read_texts  # noqa: E402
-from saelib.corpus import load_corpus  # noqa: E402
-from saelib.encoder import load_encoder  # noqa: E402
-from saelib.naming.keybert import EmbeddingCache  # noqa: E402
-from saelib.naming.scoring import draw_detection_set, score_labels  # noqa: E402
-from saelib.naming.selection import combined  # noqa: E402
-from saelib.sae import make_sae  # noqa: E402
-from saelib.store import EmbeddingStore  # noqa: E402
-from saelib.trainer import TrainConfig  # noqa: E402
-from saelib.training import train_many  # noqa: E402
+import saelib as sl  # noqa: E402
+from saelib.naming.trust import named_share  # noqa: E402
 
 GRID = {
     1000: (16, 32, 64, 128, 256),
@@ -32,48 +23,39 @@ GRID = {
 }
 
 
+def measure(result, store, some, test_rows, vectors, independent) -> dict:
+    """One trained SAE: its fidelity, its names, and what share of the held-out variance the names account for."""
+    sae = result.sae
+    a, b = sl.read_texts(sae, store, some), sl.read_texts(sae, store, test_rows)
+    names = sl.name_features(sae, a, b, vectors, independent=independent)
+    shown = np.zeros(sae.d_sae, dtype=bool)
+    shown[names.index[names.shown]] = True
+    share, _ = named_share(sae, torch.from_numpy(b.embeddings), shown)
+    return {
+        "n_texts": len(some), "d_sae": sae.d_sae, "k": sae.k, "fvu": result.final.fvu, "dead": result.final.dead,
+        "live": len(names), "judged": int(names.ap.notna().sum()), "shown": names.shown.mean(), "trust": names.trust.mean(),
+        "named_share": share, "ap": names.ap.mean(), "auroc": names.auroc.mean(), "auroc_near": names.auroc_near.mean(),
+    }  # fmt: skip
+
+
 def main() -> None:
     """One sweep per number of texts and k; TopK, 400 steps; every live feature named and judged."""
-    data, encoder = Path(__file__).resolve().parents[2] / "data", load_encoder()
-    store = EmbeddingStore.extract(data / "stores" / "all", load_corpus(), encoder)
+    data, encoder = Path(__file__).resolve().parents[2] / "data", sl.load_encoder()
+    store = sl.EmbeddingStore.extract(data / "stores" / "all", sl.load_corpus(), encoder)
     rows, test_rows = store.split()
-    held_out, vectors, records = (
-        torch.from_numpy(store.embeddings(test_rows)),
-        EmbeddingCache(encoder.encode),
-        [],
-    )
+    held_out = torch.from_numpy(store.embeddings(test_rows))
+    vectors, records = sl.EmbeddingCache(encoder.encode), []
     for n, sizes in GRID.items():
         some = np.sort(np.random.default_rng(0).permutation(rows)[:n])
+        independent = sl.EmbeddingCache(sl.load_independent([store.texts[i] for i in some]))
         for k in (4, 8, 16):
             began = time.perf_counter()
-            saes = [make_sae("topk", store.d_in, d_sae, k) for d_sae in sizes]
-            config = TrainConfig(steps=400, target_l0=k, batch_size=min(1024, len(some) // 2))
-            results = train_many(saes, store, config, held_out=held_out, rows=some, progress=False)
-            for result in results:
-                a, b = read_texts(result.sae, store, some), read_texts(result.sae, store, test_rows)
-                labels = combined(
-                    result.sae, a.table, a.embeddings, labellers.candidate_terms(a.texts, vectors), vectors
-                )
-                judge = {"encoder": vectors(list(labels.label)) @ b.embeddings.T}
-                scores = score_labels(labels, judge, draw_detection_set(b.table, b.embeddings), b.table)
-                line = {
-                    "n_texts": len(some),
-                    "d_sae": result.sae.d_sae,
-                    "k": k,
-                    "fvu": result.final.fvu,
-                    "dead": result.final.dead,
-                }
-                line |= {
-                    "live": len(labels),
-                    "auroc": scores.auroc.mean(),
-                    "auroc_near": scores.auroc_near.mean(),
-                }
-                records.append(line | {"share_good": float((scores.auroc.dropna() >= 0.9).mean())})
-            shown = pd.DataFrame(records[-len(sizes) :]).round(3)
-            print(
-                shown.to_string(header=k == 4, index=False) + f"    ({time.perf_counter() - began:.0f} s)",
-                flush=True,
-            )
+            saes = [sl.make_sae("topk", store.d_in, d_sae, k) for d_sae in sizes]
+            config = sl.TrainConfig(steps=400, target_l0=k, batch_size=min(1024, len(some) // 2))
+            results = sl.train_many(saes, store, config, held_out=held_out, rows=some, progress=False)
+            records += [measure(r, store, some, test_rows, vectors, independent) for r in results]
+            table = pd.DataFrame(records[-len(sizes) :]).round(3).to_string(header=k == 4, index=False)
+            print(table + f"    ({time.perf_counter() - began:.0f} s)", flush=True)
     (data / "results").mkdir(exist_ok=True)
     pd.DataFrame(records).to_parquet(data / "results" / "sizes.parquet")
 

@@ -44,7 +44,17 @@ def test_names_keep_their_parts_and_verbs_are_no_names():
     ]
     terms, counts, noun = phrases(texts)
     assert {"war", "river", "village", "new hampshire"} <= set(terms)
-    assert not {"hampshire", "new", "fought", "located", "near", "war fought", "haven't", "noooo", "wow"} & set(terms)
+    assert not {
+        "hampshire",
+        "new",
+        "fought",
+        "located",
+        "near",
+        "war fought",
+        "haven't",
+        "noooo",
+        "wow",
+    } & set(terms)
     war = list(terms).index("war")
     assert counts[:, war].toarray().ravel().tolist() == [2, 0, 1, 0, 0, 1]
     assert noun[war] > 0.6

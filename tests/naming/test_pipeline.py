@@ -23,7 +23,9 @@ def planted(words):
     places = ("river", "meadow", "street")
     texts = [f"the {c} near the {p} on day {i}" for i in range(12) for c in CONCEPTS for p in places]
     x, rng = words.encode(texts), np.random.default_rng(0)
-    dense = np.array([[c in t for c in CONCEPTS] for t in texts], np.float32) * (1 + rng.random((len(texts), 8)))
+    dense = np.array([[c in t for c in CONCEPTS] for t in texts], np.float32) * (
+        1 + rng.random((len(texts), 8))
+    )
     sae = make_sae("topk", 48, 8, 2)
     sae.fit_normalizer(torch.from_numpy(x))
     where = np.random.default_rng(1).random(len(texts)) < 0.5
@@ -49,8 +51,21 @@ def test_name_features_end_to_end(planted, words):
     assert np.isnan(names.auroc[7]) and np.isnan(names.ap[7]) and np.isnan(names.term_scores[7]).all()
     assert [len(t) == len(s) for t, s in zip(names.terms, names.term_scores, strict=True)] == [True] * 8
     assert names.trust.between(0, 1).all() and (as_shown(names.assign(shown=False)) == "unnamed").all()
-    columns = {"kind", "note", "parts", "trust", "shown", "density", "top_rows", "n", "auroc_centroid", "ap_centroid"}
-    assert columns | {"auroc_near", "auroc_bm25", "ap_bm25", "auroc_lsa", "ap_lsa", "ap_q1", "ap_q4"} <= set(names)
+    columns = {
+        "kind",
+        "note",
+        "parts",
+        "trust",
+        "shown",
+        "density",
+        "top_rows",
+        "n",
+        "auroc_centroid",
+        "ap_centroid",
+    }
+    assert columns | {"auroc_near", "auroc_bm25", "ap_bm25", "auroc_lsa", "ap_lsa", "ap_q1", "ap_q4"} <= set(
+        names
+    )
 
 
 def test_a_note_is_shown_in_the_names_place():
@@ -67,7 +82,9 @@ def test_labellers_side_by_side(planted, words):
     right = pd.DataFrame({"label": CONCEPTS, "terms": [[c] for c in CONCEPTS]}).rename_axis("feature")
     half = right.assign(label=right.label.where(right.index % 2 == 0, "river"))
     half["terms"] = [[t] for t in half.label]
-    judged = comparing.judge_all({"half": half, "right": right}, sae, train, test, vectors, independent=words.encode)
+    judged = comparing.judge_all(
+        {"half": half, "right": right}, sae, train, test, vectors, independent=words.encode
+    )
     without_words = ["mean of the top texts", "decoder row", "encoder row"]
     assert list(judged) == ["half", "right", "nearest feature's label", "shuffled labels", *without_words]
     table = comparing.summary(judged)
@@ -81,7 +98,9 @@ def test_labellers_side_by_side(planted, words):
     clustered = comparing.paired_difference(
         judged["right"], judged["half"], ["ap"], clusters=pd.Series(right.index % 2, index=right.index)
     )
-    assert clustered.high.ap - clustered.low.ap > found.high - found.low  # two clusters that disagree: little is known
+    assert (
+        clustered.high.ap - clustered.low.ap > found.high - found.low
+    )  # two clusters that disagree: little is known
 
 
 def test_collision_counts_shared_names_and_ways_back(planted, words):
@@ -91,7 +110,9 @@ def test_collision_counts_shared_names_and_ways_back(planted, words):
     assert found.unique_names == 1 and found.top_1 == 1 and found.mrr == 1 and found.n == 7
     names.loc[:3, "label"] = "otter"
     found = comparing.collision(names, test.table, vectors, test.embeddings)
-    assert found.unique_names == pytest.approx(3 / 7) and found.top_1 == pytest.approx(4 / 7) and found.mrr < 0.9
+    assert (
+        found.unique_names == pytest.approx(3 / 7) and found.top_1 == pytest.approx(4 / 7) and found.mrr < 0.9
+    )
 
 
 def test_stability_is_one_with_itself_and_low_with_another():
@@ -123,20 +144,37 @@ def test_known_concepts_are_recovered_and_named(words):
 
 def dialogue(rng):
     """Lines of television talk: short, contracted, full of interjections; a topic in every other line."""
-    opening = ["Oh, yeah,", "Well, you know,", "Hey!", "I don't know,", "Oy,", "You've got to be kidding.", "No, no, noooo!"]
+    opening = [
+        "Oh, yeah,",
+        "Well, you know,",
+        "Hey!",
+        "I don't know,",
+        "Oy,",
+        "You've got to be kidding.",
+        "No, no, noooo!",
+    ]
     topics = [["wedding", "bride", "groom", "church"], ["coffee", "waitress", "cups", "kitchen"], ["lawyer", "judge", "court", "trial"],
               ["baby", "crib", "diapers", "nurse"]]  # fmt: skip
     lines = []
     for _ in range(400):
         words = rng.choice(topics[rng.integers(4)], 2, replace=False)
-        said = f"I haven't seen the {words[0]} or the {words[1]}." if rng.random() < 0.5 else "You haven't told me!"
+        said = (
+            f"I haven't seen the {words[0]} or the {words[1]}."
+            if rng.random() < 0.5
+            else "You haven't told me!"
+        )
         lines.append(f"{rng.choice(opening)} {said}")
     return lines
 
 
 def posts(rng):
     """Posts: handles, hashtags, links, emoji, numbers, lower case, half of them without a topic."""
-    topics = [["football", "goal", "league"], ["phone", "battery", "screen"], ["pizza", "cheese", "oven"], ["train", "delay", "station"]]
+    topics = [
+        ["football", "goal", "league"],
+        ["phone", "battery", "screen"],
+        ["pizza", "cheese", "oven"],
+        ["train", "delay", "station"],
+    ]
     lines = []
     for i in range(400):
         a, b = rng.choice(topics[rng.integers(4)], 2, replace=False)
@@ -163,6 +201,8 @@ def test_strangers_corpora_neither_crash_nor_show_all_or_nothing(corpus, words):
     )  # fmt: skip
     names = name_features(sae, train, test, EmbeddingCache(words.encode), independent=None)
     terms = {t for ts in names.terms for t in ts}
-    assert not {t for t in terms if "'" in t or t in ("oy", "oh", "yeah", "hey", "noooo", "lol", "tiredddd", "haven")}
+    assert not {
+        t for t in terms if "'" in t or t in ("oy", "oh", "yeah", "hey", "noooo", "lol", "tiredddd", "haven")
+    }
     assert (names.terms.str.len() >= 1).all() and names.trust.nunique() > 1
     assert 0 < names.shown.mean() < 1

@@ -59,7 +59,9 @@ def test_auroc_and_average_precision_equal_scipy_and_sklearn_with_ties_and_gaps(
     rng = np.random.default_rng(0)
     positives, negatives = rng.normal(0.5, 1, (7, 12)).round(1), rng.normal(0, 1, (7, 40)).round(1)
     positives[0, 5:], negatives[1, 9:], positives[2] = np.nan, np.nan, np.nan
-    found, precision = (m(torch.from_numpy(positives), torch.from_numpy(negatives)) for m in (auroc, average_precision))
+    found, precision = (
+        m(torch.from_numpy(positives), torch.from_numpy(negatives)) for m in (auroc, average_precision)
+    )
     u = mannwhitneyu(positives, negatives, axis=1, nan_policy="omit").statistic
     n = (~np.isnan(positives)).sum(1) * (~np.isnan(negatives)).sum(1)
     np.testing.assert_allclose(found, u / np.where(n, n, np.nan), atol=1e-6)
@@ -113,7 +115,9 @@ def topics_case():
     vocabulary = [f"word{chr(97 + i)}{chr(97 + j)}" for i in range(20) for j in range(20)]
     topics = rng.integers(0, 40, 3000)
     texts = [" ".join([vocabulary[t * 10 + i] for i in rng.integers(0, 10, 5)]) for t in topics]
-    table = sparse.csr_matrix((topics[:, None] == np.arange(40)[None]).astype(np.float32) * rng.random((3000, 40)))
+    table = sparse.csr_matrix(
+        (topics[:, None] == np.arange(40)[None]).astype(np.float32) * rng.random((3000, 40))
+    )
     x = np.eye(40, dtype=np.float32)[topics] + 0.3 * rng.normal(size=(3000, 40)).astype(np.float32)
     terms = [[vocabulary[t * 10 + i] for i in range(3)] for t in range(40)]
     names = pd.DataFrame({"label": [", ".join(t) for t in terms], "terms": terms}).rename_axis("feature")
@@ -146,12 +150,20 @@ def test_metrics_that_can_fail_notice_and_auroc_and_recall_do_not():
 
 
 def test_lexicon_bm25_keywords_and_npmi_by_hand():
-    texts = ["cats chase mice", "a cat sleeps", "dogs chase cats and cats", "the dog barked", "mice eat cheese"]
+    texts = [
+        "cats chase mice",
+        "a cat sleeps",
+        "dogs chase cats and cats",
+        "the dog barked",
+        "mice eat cheese",
+    ]
     lexicon = Lexicon(texts)
     score = products(lexicon.bm25(["cat", "dog cheese", "zebra"]))
     tf, length, mean = np.array([1, 1, 2, 0, 0]), np.array([3, 2, 4, 2, 3]), 14 / 5
     idf = np.log(1 + (5 - 3 + 0.5) / (3 + 0.5))
-    np.testing.assert_allclose(score[0], idf * tf * 2.5 / (tf + 1.5 * (0.25 + 0.75 * length / mean)), rtol=1e-5)
+    np.testing.assert_allclose(
+        score[0], idf * tf * 2.5 / (tf + 1.5 * (0.25 + 0.75 * length / mean)), rtol=1e-5
+    )
     assert (score[1] > 0).tolist() == [False, False, True, True, True] and not score[2].any()
     found = lexicon.contains(pd.Series([["cat"], ["chase cats", "cheese"], ["zebra cat"], []]))
     assert found.tolist() == [[1, 1, 1, 0, 0], [1, 0, 1, 0, 1], [0] * 5, [0] * 5]
@@ -179,7 +191,9 @@ def test_score_names_f1_few_texts_and_errors(random_case):
 def test_independent_encoder_is_centred_and_falls_back_to_lsa(words, monkeypatch):
     texts = [f"the {a} of the {b}" for a in ("otter", "river", "violin") for b in ("sea", "hill", "town")] * 3
     own = load_independent(texts, words.encode)
-    assert np.abs(own(texts).mean(0)).max() < 0.1 and np.allclose(np.linalg.norm(own(texts), axis=1), 1, atol=1e-5)
+    assert np.abs(own(texts).mean(0)).max() < 0.1 and np.allclose(
+        np.linalg.norm(own(texts), axis=1), 1, atol=1e-5
+    )
     monkeypatch.setitem(__import__("sys").modules, "wordllama", None)
     lsa = load_independent(texts)
     assert lsa.name == "lsa" and lsa(["otter"]).shape[0] == 1
