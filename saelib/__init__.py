@@ -8,7 +8,7 @@ from saelib import plots
 from saelib.activations import EncodedTexts, activation_table, feature_stats, read_texts, top_texts
 from saelib.corpus import load_corpus
 from saelib.encoder import load_encoder
-from saelib.metrics import evaluate, neighbour_recall, probe_accuracy
+from saelib.metrics import evaluate, match_features, mean_max_cosine, neighbour_recall, probe_accuracy
 from saelib.naming.keybert import EmbeddingCache, KeyBERTInterpreter
 from saelib.naming.pipeline import as_shown, name_features
 from saelib.sae import BatchTopKSAE, JumpReLUSAE, TopKSAE, VanillaSAE, load_sae, make_sae
@@ -37,6 +37,8 @@ __all__ = [
     "load_sae",
     "make_sae",
     "make_view",
+    "match_features",
+    "mean_max_cosine",
     "name_features",
     "neighbour_recall",
     "plots",

@@ -33,11 +33,7 @@ def activation_table(
     device, blocks = sae.W_enc.device, []
     for start in range(0, len(rows), batch_size):
         here = rows[start : start + batch_size]
-        x = (
-            data.embeddings(here)
-            if isinstance(data, EmbeddingStore)
-            else np.asarray(data[here], dtype=np.float32)
-        )
+        x = data.embeddings(here) if isinstance(data, EmbeddingStore) else data[here].astype(np.float32)
         acts = sae.encode(torch.from_numpy(x).to(device))
         blocks.append(sparse.csr_matrix(acts.cpu().numpy()))
     if not blocks:
@@ -86,21 +82,6 @@ def feature_stats(table: sparse.csr_matrix, domains: np.ndarray | None = None) -
     return frame
 
 
-def activation_quantiles(
-    table: sparse.csr_matrix, quantiles: tuple[float, ...] = (0.1, 0.25, 0.5, 0.75, 0.9)
-) -> np.ndarray:
-    """Quantiles of each feature's non-zero activations (nearest rank): (d_sae, len(quantiles)), NaN where it has none."""
-    csc = table.tocsc()
-    count = np.diff(csc.indptr)
-    feature = np.repeat(np.arange(csc.shape[1]), count)
-    ordered = csc.data[np.lexsort((csc.data, feature))]
-    place = csc.indptr[:-1, None] + np.maximum(
-        np.ceil(np.array(quantiles) * count[:, None]).astype(int) - 1, 0
-    )
-    found = ordered[np.minimum(place, max(len(ordered) - 1, 0))] if len(ordered) else np.zeros(place.shape)
-    return np.where(count[:, None] > 0, found, np.nan)
-
-
 def co_activation(table: sparse.csr_matrix) -> sparse.coo_matrix:
     """On how many texts each pair of features is active together: (d_sae, d_sae), without the diagonal."""
     on = (table > 0).astype(np.float32)
@@ -112,7 +93,7 @@ def co_activation(table: sparse.csr_matrix) -> sparse.coo_matrix:
 
 
 class EncodedTexts(NamedTuple):
-    """Some rows of a store as an SAE sees them: activations (n, d_sae) CSR, the n texts, their embeddings (n, d_in), domains."""
+    """Rows of a store as an SAE sees them: activations (n, d_sae), texts, embeddings (n, d_in), domains."""
 
     table: sparse.csr_matrix
     texts: list[str]

@@ -1,18 +1,33 @@
 """Four sparse autoencoders over one embedding: Vanilla, TopK, BatchTopK, JumpReLU.
 
-Raw embeddings go in and come out. Inside, z = (x − mean) · scale with E‖z‖² = d_in (buffers, fixed
-by `fit_normalizer`), so that coefficients and thresholds mean the same for every encoder:
+Raw embeddings x go in and come out. Inside, z has mean 0 and E‖z‖² = d_in (buffers `mean` and `scale`,
+fixed by `fit_normalizer`), so that coefficients and thresholds mean the same for every encoder:
 
-    π = z W_enc + b_enc,   f = σ(π),   ẑ = f W_dec + b_dec,   x̂ = ẑ / scale + mean
+    z = (x − mean) · scale                      normalise
+    π = z W_enc + b_enc,   f = σ(π)             encode: pre-activations, then select
+    ẑ = f W_dec + b_dec,   x̂ = ẑ / scale + mean    decode
+    loss = ‖z − ẑ‖² / d_in + λ · penalty + AuxK / 32
 
-Only σ and the sparsity penalty differ. Papers: Bricken et al. 2023 (Vanilla), Gao et al. 2024
-(TopK, AuxK), Bussmann et al. 2024 (BatchTopK), Rajamanoharan et al. 2024 (JumpReLU).
-Letters in shape comments: B batch, D = d_in, F = d_sae. Training lives in `training.py`.
+The four differ in σ and in the penalty only:
+
+    Vanilla     f = ReLU(π)                     Σ f_i ‖W_dec,i‖     Bricken et al. 2023
+    TopK        the k largest of a row          none                Gao et al. 2024
+    BatchTopK   the k·B largest of a batch      none                Bussmann et al. 2024
+    JumpReLU    f = π · 1[π > θ], θ > 0         (L0 / L0* − 1)²     Rajamanoharan et al. 2024
+
+Where this departs from the papers: Vanilla's penalty is weighted by decoder norms (Anthropic's update of
+April 2024; with unit rows it is plain L1) and its dead latents are revived by AuxK, not resampled; Gao's
+TopK subtracts b_dec before the encoder, here the mean is subtracted, and b_enc is learned. π has no ReLU in
+it, as in the JumpReLU paper; L0 is the mean over the batch, L0* its target (`target_l0`).
+
+Letters in shape comments: B batch, D = d_in, F = d_sae. How they are trained stands in `trainer.py`.
 """
 
 from __future__ import annotations
 
 import json
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,16 +36,6 @@ import torch.nn.functional as nnf
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-
-from saelib.sparse_step import (
-    JumpReLUFunction,
-    SparseDecode,
-    StepFunction,
-    aux_loss,
-    batch_topk,
-    excess_quantile,
-    screened_topk,
-)
 
 
 class Loss(NamedTuple):
@@ -44,9 +49,18 @@ class Loss(NamedTuple):
 
 
 class SAE(nn.Module):
-    """What the four share: normalisation, encoder, decoder, AuxK, saving. Use a subclass."""
+    """What the four share: normalisation, encoder, decoder, loss, saving. Use a subclass.
+
+    Attributes:
+        target_l0: the L0 it is made for; None where it has none.
+        steers_penalty: the trainer holds L0 at its target by the coefficient of the penalty.
+        calibrate_anytime: `calibrate` changes nothing that a training step reads.
+    """
 
     architecture = ""
+    target_l0: float | None = None
+    steers_penalty = False
+    calibrate_anytime = False
 
     def __init__(self, d_in: int, d_sae: int, seed: int = 0) -> None:
         super().__init__()
@@ -57,9 +71,9 @@ class SAE(nn.Module):
         generator = torch.Generator().manual_seed(seed)  # local: constructors do not reseed the world
         W_dec = nnf.normalize(torch.randn(d_sae, d_in, generator=generator), dim=1)
         self.W_dec = nn.Parameter(W_dec)  # (F, D), unit rows
-        self.W_enc = nn.Parameter(W_dec.clone().t())  # (D, F), rows of the transpose contiguous
+        self.W_enc = nn.Parameter(W_dec.clone().t())  # (D, F), a feature's weights side by side in memory
         self.b_enc = nn.Parameter(torch.zeros(d_sae))
-        self.b_dec = nn.Parameter(torch.zeros(d_in))
+        self.b_dec = nn.Parameter(torch.zeros(d_in))  # z is centred: this is the mean
         self.register_buffer("mean", torch.zeros(d_in))
         self.register_buffer("scale", torch.ones(()))
         self.register_buffer("samples_since_active", torch.zeros(d_sae, dtype=torch.long))
@@ -71,9 +85,15 @@ class SAE(nn.Module):
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(f'{k}={v}' for k, v in self.config().items())})"
 
+    # normalise, encode, decode
+
     @torch.no_grad()
     def fit_normalizer(self, x: Tensor) -> None:
-        """Set mean and scale from training embeddings x (n, D), so that E‖z‖² = d_in."""
+        """Set mean and scale from training embeddings x (n, D), so that E‖z‖² = d_in.
+
+        Raises:
+            ValueError: another d_in, NaN or infinity, or embeddings that are all equal.
+        """
         self._check(x)
         if not torch.isfinite(x).all():
             raise ValueError("the training embeddings hold NaN or infinity: extract them again in float32")
@@ -86,10 +106,12 @@ class SAE(nn.Module):
     def _check(self, x: Tensor) -> None:
         if x.ndim != 2 or x.shape[1] != self.d_in:
             raise ValueError(
-                f"this SAE takes embeddings of shape (n, {self.d_in}), not {tuple(x.shape)}: was it trained on another encoder?"
+                f"this SAE takes embeddings of shape (n, {self.d_in}), not {tuple(x.shape)}: "
+                "was it trained on another encoder?"
             )
 
     def normalize(self, x: Tensor) -> Tensor:
+        """z = (x − mean) · scale, (B, D)."""
         return (x - self.mean) * self.scale
 
     def pre_acts(self, x: Tensor) -> Tensor:
@@ -98,7 +120,7 @@ class SAE(nn.Module):
         return self.normalize(x) @ self.W_enc + self.b_enc
 
     def activate(self, pre: Tensor) -> Tensor:
-        """σ: (B, F) → (B, F) ≥ 0; at inference a row never depends on the other rows."""
+        """σ: π (B, F) → f (B, F) ≥ 0; a row never depends on the other rows."""
         raise NotImplementedError
 
     def encode(self, x: Tensor) -> Tensor:
@@ -112,103 +134,87 @@ class SAE(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self.decode(self.encode(x))
 
-    @torch.no_grad()
-    def normalize_decoder(self) -> None:
-        """Unit-norm decoder rows; called after every optimiser step."""
-        self.W_dec.copy_(nnf.normalize(self.W_dec, dim=1))
+    # what is trained, and what a trainer asks for
 
-    @torch.no_grad()
-    def project_decoder_gradient(self) -> None:
-        """Remove the gradient's part along each row: the norm is fixed, so it is no direction to move in."""
-        if self.W_dec.grad is not None:
-            along = (self.W_dec.grad * self.W_dec).sum(1, keepdim=True)
-            self.W_dec.grad.addcmul_(along, self.W_dec, value=-1)
-
-    def is_sparse_step(self, device: torch.device) -> bool:
-        """Does a training step on this device take gradients from the selected entries only?"""
-        return False
-
-    def training_pre_acts(self, z: Tensor) -> Tensor:
-        """z W_enc + b_enc of a training step, (B, F); `TopKSAE` may give them in bfloat16, to be screened."""
-        return torch.addmm(self.b_enc, z, self.W_enc)
+    def activate_in_training(self, pre: Tensor) -> tuple[Tensor, Tensor]:
+        """(f, penalty) of a training batch π (B, F): σ as it is in training, and its penalty."""
+        return self.activate(pre), pre.new_zeros(())
 
     def loss(
-        self, x: Tensor, coefficient: float, dead: Tensor | None = None, k_aux: int = 192, aux_coef: float = 1 / 32,
-        pre: Tensor | None = None,
+        self, x: Tensor, coefficient: float | Tensor = 0.0, dead: Tensor | None = None,
+        k_aux: int = 192, aux_coef: float = 1 / 32,
     ) -> Loss:  # fmt: skip
-        """One training step's loss on raw embeddings x (B, D); errors are ‖z − ẑ‖² / d_in, mean over B.
+        """‖z − ẑ‖² / d_in + λ · penalty + aux_coef · AuxK, means over the batch of raw embeddings x (B, D).
 
-        `pre` (B, F), when given, is z W_enc + b_enc as `train_many` has computed it for several SAEs at once.
+        Args:
+            coefficient: λ. dead: indices of the latents that AuxK revives. k_aux: how many a text may use.
         """
+        self._check(x)
         z = self.normalize(x)
-        if pre is None:
-            with torch.set_grad_enabled(not self.is_sparse_step(z.device)):
-                pre = self.training_pre_acts(z)
-        z_hat, penalty, l0, active = self._reconstruct(z, pre)
+        f, penalty = self.activate_in_training(torch.addmm(self.b_enc, z, self.W_enc))
+        z_hat = f @ self.W_dec + self.b_dec
+        fired = f > 0
         recon = (z - z_hat).square().sum(1).mean() / self.d_in
-        aux = aux_loss(z, z_hat, self.W_enc, self.b_enc, self.W_dec, dead, k_aux)
-        return Loss(
-            recon + coefficient * penalty + aux_coef * aux, recon.detach(), l0.detach(), aux.detach(), active
-        )
+        aux = self.aux_loss(z, z_hat, dead, k_aux)
+        total = recon + coefficient * penalty + aux_coef * aux
+        return Loss(total, recon.detach(), fired.sum(1).float().mean(), aux.detach(), fired.any(0))
 
-    def _reconstruct(self, z: Tensor, pre: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Training-time (ẑ, sparsity penalty, L0, active) from z (B, D) and π (B, F)."""
-        raise NotImplementedError
+    def aux_loss(self, z: Tensor, z_hat: Tensor, dead: Tensor | None, k_aux: int) -> Tensor:
+        """AuxK: the k_aux strongest dead latents make ê of e = z − ẑ; ‖e − ê‖² / ‖e‖² (Gao et al. 2024)."""
+        if dead is None or not len(dead):
+            return z.new_zeros(())
+        e = (z - z_hat).detach()
+        pre = z @ self.W_enc[:, dead] + self.b_enc[dead]
+        values, idx = pre.topk(min(k_aux, len(dead)), dim=1)
+        e_hat = torch.zeros_like(pre).scatter(1, idx, values.relu()) @ self.W_dec[dead]
+        return (e - e_hat).square().sum() / e.square().sum().clamp_min(1e-12)
 
-    def _sparse_reconstruct(
-        self, z: Tensor, values: Tensor, rows: Tensor, cols: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        positive = values > 0
-        if not bool(positive.all()):
-            values, rows, cols = values[positive], rows[positive], cols[positive]
-        z_hat = SparseDecode.apply(z, self.W_enc, self.b_enc, self.W_dec, values, rows, cols) + self.b_dec
-        active = torch.zeros(self.d_sae, dtype=torch.bool, device=z.device)
-        active[cols] = True
-        l0 = torch.tensor(len(values) / len(z))
-        return z_hat, z.new_zeros(()), l0, active
+    def start(self, sample: Tensor, target_l0: float | None) -> None:
+        """Before the first step: fit the normaliser on training embeddings (n, D), take up the target L0."""
+        self.fit_normalizer(sample)
 
-    def _batch_topk_reconstruct(
-        self, z: Tensor, pre: Tensor, k: float
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        if self.is_sparse_step(z.device):
-            return self._sparse_reconstruct(z, *batch_topk(pre.detach(), k))
-        values, idx = pre.flatten().topk(
-            max(1, round(k * len(pre))), sorted=False
-        )  # no look at a value, as batch_topk takes
-        feature_acts = torch.zeros_like(pre).flatten().scatter(0, idx, values.relu()).view_as(pre)
-        return self._dense_reconstruct(z, feature_acts, z.new_zeros(()))
+    @torch.no_grad()
+    def after_step(self) -> None:
+        """After every optimiser step: decoder rows of norm 1."""
+        self.W_dec.div_(self.W_dec.norm(dim=1, keepdim=True))
 
-    def _dense_reconstruct(
-        self, z: Tensor, feature_acts: Tensor, penalty: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        fired = feature_acts > 0
-        return feature_acts @ self.W_dec + self.b_dec, penalty, fired.sum(1).float().mean(), fired.any(0)
+    def calibrate(self, x: Tensor, target_l0: float | None = None) -> None:
+        """Move one number so that the mean L0 on x (n, D) is `target_l0`; TopK has none to move."""
 
     def save(self, folder: str | Path, **extra: object) -> None:
         """Write `sae.safetensors` and `cfg.json` (constructor arguments, plus `extra`)."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        save_file(
-            {k: v.detach().cpu().contiguous() for k, v in self.state_dict().items()},
-            folder / "sae.safetensors",
-        )
-        (folder / "cfg.json").write_text(
-            json.dumps({"architecture": self.architecture, **self.config(), "extra": extra}, indent=1)
-        )
+        weights = {k: v.detach().cpu().contiguous() for k, v in self.state_dict().items()}
+        save_file(weights, folder / "sae.safetensors")
+        cfg = {"architecture": self.architecture, **self.config(), "extra": extra}
+        (folder / "cfg.json").write_text(json.dumps(cfg, indent=1))
 
 
 class VanillaSAE(SAE):
-    """f = ReLU(π); penalty Σ f_i ‖W_dec,i‖ (Bricken et al. 2023)."""
+    """f = ReLU(π); penalty Σ f_i ‖W_dec,i‖ / d_in (Bricken et al. 2023)."""
 
     architecture = "vanilla"
+    steers_penalty = True
 
     def activate(self, pre: Tensor) -> Tensor:
         return pre.relu()
 
-    def _reconstruct(self, z: Tensor, pre: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        feature_acts = pre.relu()
-        penalty = (feature_acts @ self.W_dec.norm(dim=1)).mean() / self.d_in
-        return self._dense_reconstruct(z, feature_acts, penalty)
+    def activate_in_training(self, pre: Tensor) -> tuple[Tensor, Tensor]:
+        f = pre.relu()
+        return f, (f @ self.W_dec.norm(dim=1)).mean() / self.d_in
+
+    def start(self, sample: Tensor, target_l0: float | None) -> None:
+        """Begin at four times the target, or the penalty shrinks every activation before it selects."""
+        super().start(sample, target_l0)
+        if target_l0:
+            self.calibrate(sample, min(4 * target_l0, self.d_sae / 2))
+
+    @torch.no_grad()
+    def calibrate(self, x: Tensor, target_l0: float | None = None) -> None:
+        """Shift all of b_enc by one number so that the mean L0 on x (n, D) is the target."""
+        if target_l0:
+            self.b_enc.sub_(l0_quantile(self, x, target_l0))
 
 
 class TopKSAE(SAE):
@@ -220,10 +226,7 @@ class TopKSAE(SAE):
         super().__init__(d_in, d_sae, seed)
         if not isinstance(k, int) or not 1 <= k <= d_sae:
             raise ValueError(f"k must be a whole number in 1..d_sae ({d_sae}), not {k!r}")
-        self.k = k
-        self.screen = bool(
-            getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
-        )  # or the product is slower
+        self.k = self.target_l0 = k
 
     def config(self) -> dict:
         return super().config() | {"k": self.k}
@@ -232,56 +235,70 @@ class TopKSAE(SAE):
         values, idx = pre.topk(self.k, dim=1)
         return torch.zeros_like(pre).scatter(1, idx, values.relu())
 
-    def is_sparse_step(self, device: torch.device) -> bool:
-        return device.type == "cpu"  # dense products are nearly free on a GPU
+    def start(self, sample: Tensor, target_l0: float | None) -> None:
+        if target_l0 not in (None, self.k):
+            raise ValueError(
+                f"target_l0 is {target_l0} but the SAE's k is {self.k}: for TopK and BatchTopK they are one"
+            )
+        if self.k > self.d_sae / 2:  # measured: L0 is 0.99 k at k = 0.55 d_sae, 0.90 k at 0.625
+            warnings.warn(
+                f"k is {self.k} of d_sae {self.d_sae}: where k is over half of d_sae, fewer than k "
+                "pre-activations are positive and L0 stays under k; lower k, or raise d_sae",
+                stacklevel=2,
+            )
+        super().start(sample, target_l0)
+        self.scale_encoder(sample)
 
-    def training_pre_acts(self, z: Tensor) -> Tensor:
-        if self.screen and self.d_sae >= 2048 and z.dtype == torch.float32 and self.is_sparse_step(z.device):
-            return torch.addmm(self.b_enc.bfloat16(), z.bfloat16(), self.W_enc.bfloat16())
-        return super().training_pre_acts(z)
+    @torch.no_grad()
+    def scale_encoder(self, sample: Tensor) -> None:
+        """Multiply W_enc by the number with which the first ẑ fits z best.
 
-    def _reconstruct(self, z: Tensor, pre: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        if not self.is_sparse_step(z.device):
-            return self._dense_reconstruct(z, self.activate(pre), z.new_zeros(()))
-        if pre.dtype == torch.bfloat16:
-            values, idx = screened_topk(z, self.W_enc, self.b_enc, pre, self.k)
-        else:
-            values, idx = pre.topk(self.k, dim=1, sorted=False)
-        rows = torch.arange(len(z), device=z.device).repeat_interleave(self.k)
-        return self._sparse_reconstruct(z, values.flatten(), rows, idx.flatten())
+        W_enc starts as W_decᵀ, and the k best of many random directions together say too much: unscaled,
+        the first steps are spent on shrinking (d_sae 12288, k 32: FVU 0.82 before any step, 0.55 scaled).
+        """
+        z = self.normalize(sample[:: max(len(sample) // 512, 1)])
+        z_hat = self.activate_in_training(z @ self.W_enc + self.b_enc)[0] @ self.W_dec + self.b_dec
+        self.W_enc.mul_((z * z_hat).sum() / z_hat.square().sum())
 
 
 class BatchTopKSAE(TopKSAE):
-    """The k·B largest of a batch while training; a fixed threshold afterwards (Bussmann et al. 2024).
+    """The k·B largest of a batch while training; f = π · 1[π > t] afterwards (Bussmann et al. 2024).
 
-    `threshold` is a buffer, calibrated after training so that the mean L0 is k: what a text
-    activates then never depends on the texts beside it.
+    The threshold t is a buffer, calibrated after training so that the mean L0 is k: what a text activates
+    then never depends on the texts beside it. (The paper averages the smallest activations of training
+    batches.)
     """
 
     architecture = "batchtopk"
+    calibrate_anytime = True
 
     def __init__(self, d_in: int, d_sae: int, k: int, seed: int = 0) -> None:
         super().__init__(d_in, d_sae, k, seed)
-        self.screen = False  # a row may hold any number of winners: a screen of 1.25 k of them would not do
         self.register_buffer("threshold", torch.zeros(()))
 
     def activate(self, pre: Tensor) -> Tensor:
         return pre.relu() * (pre > self.threshold)
 
-    def _reconstruct(self, z: Tensor, pre: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        return self._batch_topk_reconstruct(z, pre, self.k)
+    def activate_in_training(self, pre: Tensor) -> tuple[Tensor, Tensor]:
+        values, idx = pre.flatten().topk(self.k * len(pre), sorted=False)
+        return torch.zeros_like(pre).flatten().scatter(0, idx, values.relu()).view_as(pre), pre.new_zeros(())
 
     @torch.no_grad()
     def calibrate(self, x: Tensor, target_l0: float | None = None) -> None:
         """Set the inference threshold so that the mean L0 on x (n, D) is `target_l0` (default k)."""
-        self.threshold.fill_(excess_quantile(self, x, self.k if target_l0 is None else target_l0))
+        self.threshold.fill_(max(l0_quantile(self, x, target_l0 or self.k), 0.0))
 
 
 class JumpReLUSAE(SAE):
-    """f = π·1[π > θ] with a learned θ > 0 per feature (Rajamanoharan et al. 2024).
+    """f = π · 1[π > θ] with a learned θ > 0 per feature (Rajamanoharan et al. 2024).
 
-    The penalty is the target form (L0/L0* − 1)², L0 by the straight-through step function with a
-    rectangle kernel of `bandwidth` ε in units of z; without `target_l0` it is L0 / d_sae.
+    A step has no slope, so θ learns through a straight-through estimator: forward the step 1[π > θ],
+    backward a ramp of width ε (`bandwidth`, in units of z) around θ. That is the paper's rectangle kernel K
+    (eqs. 11, 12):
+
+        ∂ 1[π > θ] / ∂θ = −K((π − θ)/ε) / ε,     ∂ f / ∂θ = −(θ/ε) K((π − θ)/ε),     ∂ f / ∂π = 1[π > θ]
+
+    The penalty is (L0 / L0* − 1)² with L0 the mean of the batch; without `target_l0` it is L0 / d_sae.
     """
 
     architecture = "jumprelu"
@@ -295,47 +312,92 @@ class JumpReLUSAE(SAE):
         if bandwidth <= 0:
             raise ValueError(f"bandwidth must be positive, not {bandwidth}")
         self.target_l0, self.bandwidth = target_l0, bandwidth
-        self.warm = False  # True in the first part of training: select as BatchTopK does
-        self.threshold = nn.Parameter(torch.full((d_sae,), 0.5))
+        self.threshold = nn.Parameter(torch.full((d_sae,), 0.5))  # θ
 
     def config(self) -> dict:
         return super().config() | {"target_l0": self.target_l0, "bandwidth": self.bandwidth}
 
     def activate(self, pre: Tensor) -> Tensor:
-        return JumpReLUFunction.apply(pre.relu(), self.threshold, self.bandwidth)
+        return pre * (pre > self.threshold)
 
-    def is_sparse_step(self, device: torch.device) -> bool:
-        return self.warm and device.type == "cpu"
+    def activate_in_training(self, pre: Tensor) -> tuple[Tensor, Tensor]:
+        f, step = jump_relu(pre, self.threshold, self.bandwidth)
+        l0 = step.sum(1).mean()
+        return f, l0 / self.d_sae if self.target_l0 is None else (l0 / self.target_l0 - 1).square()
 
-    def _reconstruct(self, z: Tensor, pre: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        if self.warm:
-            return self._batch_topk_reconstruct(z, pre, self.target_l0)
-        pre = pre.relu()
-        feature_acts = JumpReLUFunction.apply(pre, self.threshold, self.bandwidth)
-        l0 = StepFunction.apply(pre, self.threshold, self.bandwidth).sum(1).mean()
-        penalty = l0 / self.d_sae if self.target_l0 is None else (l0 / self.target_l0 - 1).square()
-        return self._dense_reconstruct(z, feature_acts, penalty)
+    def start(self, sample: Tensor, target_l0: float | None) -> None:
+        super().start(sample, target_l0)
+        self.target_l0 = target_l0 or self.target_l0
+        if self.target_l0:
+            self.as_batchtopk().scale_encoder(sample)
+
+    @torch.no_grad()
+    def after_step(self) -> None:
+        super().after_step()
+        self.threshold.clamp_(min=1e-4)
 
     @torch.no_grad()
     def calibrate(self, x: Tensor, target_l0: float | None = None) -> None:
         """Shift all thresholds by one number so that the mean L0 on x (n, D) is the target."""
-        target = self.target_l0 if target_l0 is None else target_l0
-        if target is not None:
-            if self.warm:
-                self.threshold.zero_()
-            self.threshold.add_(excess_quantile(self, x, target, self.threshold)).clamp_(min=1e-4)
+        target = target_l0 or self.target_l0
+        if target:
+            shift = l0_quantile(
+                self, x, target, lambda pre: (pre - self.threshold).where(pre > 0, -torch.inf)
+            )
+            self.threshold.add_(shift).clamp_(min=1e-4)
+
+    def as_batchtopk(self) -> BatchTopKSAE:
+        """A BatchTopK SAE of these very weights (shared, not copied) with k = L0*."""
+        sae = BatchTopKSAE(self.d_in, self.d_sae, max(1, round(self.target_l0)))
+        for name in ("W_enc", "b_enc", "W_dec", "b_dec", "mean", "scale", "samples_since_active"):
+            setattr(sae, name, getattr(self, name))
+        return sae.to(self.mean.device)
+
+
+def jump_relu(pre: Tensor, theta: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
+    """(π · 1[π > θ], 1[π > θ]) of π (B, F), θ (F,), with the straight-through gradients of `JumpReLUSAE`."""
+    hard = (pre > theta).to(pre.dtype)
+    soft = ((pre.detach() - theta) / epsilon + 0.5).clamp(0, 1)  # the ramp whose slope is K / ε
+    step = hard + (soft - soft.detach())
+    return pre * hard + theta.detach() * (step - step.detach()), step
+
+
+@torch.no_grad()
+def l0_quantile(
+    sae: SAE,
+    x: Tensor,
+    target_l0: float,
+    excess: Callable[[Tensor], Tensor] = lambda pre: pre,
+    rows: int = 4096,
+) -> float:
+    """The t exceeded by a mean of `target_l0` entries a row of excess(π), on at most `rows` rows of x (n,
+    D).
+
+    Raises:
+        ValueError: a target beyond d_sae.
+    """
+    if not 0 < target_l0 <= sae.d_sae:
+        raise ValueError(f"target_l0 must be in (0, d_sae = {sae.d_sae}], not {target_l0}")
+    x = x[torch.linspace(0, len(x) - 1, min(len(x), rows)).long().to(x.device)]
+    m = min(sae.d_sae, max(8 * round(target_l0), 64))  # those beyond a row's m largest hardly ever count
+    largest = [excess(sae.pre_acts(part)).topk(m, dim=1).values.flatten() for part in x.split(1024)]
+    values = torch.cat(largest)
+    cut = values.kthvalue(max(1, values.numel() - round(target_l0 * len(x)))).values
+    return float(cut) if torch.isfinite(cut) else -1e9
 
 
 ARCHITECTURES = {cls.architecture: cls for cls in (VanillaSAE, TopKSAE, BatchTopKSAE, JumpReLUSAE)}
 
 
 def make_sae(architecture: str, d_in: int, d_sae: int, k: int, seed: int = 0) -> SAE:
-    """An SAE by its name ("vanilla", "topk", "batchtopk", "jumprelu") whose L0 is to be k."""
+    """An SAE by its name ("vanilla", "topk", "batchtopk", "jumprelu") whose L0 is to be k.
+
+    Raises:
+        ValueError: an unknown name, or sizes that do not fit.
+    """
     if architecture not in ARCHITECTURES:
         raise ValueError(f"architecture must be one of {sorted(ARCHITECTURES)}, not {architecture!r}")
-    sparsity = {"vanilla": {}, "topk": {"k": k}, "batchtopk": {"k": k}, "jumprelu": {"target_l0": k}}[
-        architecture
-    ]
+    sparsity = {"vanilla": {}, "jumprelu": {"target_l0": k}}.get(architecture, {"k": k})
     return ARCHITECTURES[architecture](d_in, d_sae, **sparsity, seed=seed)
 
 
@@ -353,16 +415,13 @@ def load_sae(folder: str | Path, d_in: int | None = None) -> SAE:
         raise FileNotFoundError(f"no SAE in {folder}: {error.filename} is missing") from None
     except (SafetensorError, json.JSONDecodeError) as error:
         raise ValueError(f"the SAE in {folder} is damaged ({error}): train it again") from error
-    if cfg.get("architecture") not in ARCHITECTURES:
-        raise ValueError(
-            f"unknown architecture {cfg.get('architecture')!r} in {folder}; known: {sorted(ARCHITECTURES)}"
-        )
+    architecture = cfg.pop("architecture", None)
+    if architecture not in ARCHITECTURES:
+        raise ValueError(f"unknown architecture {architecture!r} in {folder}; known: {sorted(ARCHITECTURES)}")
     if d_in is not None and cfg["d_in"] != d_in:
         raise ValueError(
             f"the SAE in {folder} takes d_in {cfg['d_in']}, the store has {d_in}: another encoder wrote it"
         )
-    sae = ARCHITECTURES[cfg["architecture"]](
-        **{k: v for k, v in cfg.items() if k not in ("architecture", "extra")}
-    )
+    sae = ARCHITECTURES[architecture](**{k: v for k, v in cfg.items() if k != "extra"})
     sae.load_state_dict(weights)
     return sae.eval()

@@ -1,165 +1,152 @@
-"""What the SAEs compute with: selections, the sparse decoder, and gradients that autograd does not have.
+"""The fast training step of TopK and BatchTopK on a CPU: the loss of `SAE.loss`, at a fraction of its cost.
 
-No state, no parameters; letters as in `saes.py`: B batch, D = d_in, F = d_sae. Papers: Gao et al. 2024 (TopK),
-Bussmann et al. 2024 (BatchTopK), Rajamanoharan et al. 2024 (straight-through estimators of JumpReLU).
+Of a text's d_sae activations k are not zero. The dense formula multiplies the zeros too, forward and
+backward: five matrix products. Here one is left, the encoder's, and everything else touches the selected
+entries only. The results are equal (`tests/test_sparse_step.py`: to 1e-10 in float64). On a GPU dense
+products are nearly free, and `SAE.loss` is used.
+
+Letters as in `sae.py`: B batch, D = d_in, F = d_sae; E selected entries, which are kept as the CSR arrays
+crow (B + 1,), cols (E,), values (E,): the entries of text i are those from crow[i] to crow[i + 1].
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import warnings
+from collections.abc import Callable
+from functools import partial
 
+import numpy as np
 import torch
 import torch.nn.functional as nnf
+from scipy import sparse
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from saelib.sae import SAE
+from saelib.sae import SAE, BatchTopKSAE, Loss, TopKSAE
+
+SCREEN = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()  # without it bfloat16 is slower
+TINY = np.finfo(np.float32).tiny
+warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
 
 
-def batch_topk(pre: Tensor, k: float) -> tuple[Tensor, Tensor, Tensor]:
-    """The k·B largest entries of pre (B, F): (values, rows, cols), rows ascending.
-
-    Exact without a top-k over B·F: each row offers its m largest; if some row offers only
-    winners it may hold more, so m doubles.
-    """
-    d_sae = pre.shape[1]
-    wanted, m = max(1, round(k * len(pre))), min(max(2 * round(k), 8), d_sae)
-    while True:
-        values, cols = pre.topk(m, dim=1, sorted=False)
-        cut = values.flatten().kthvalue(values.numel() - wanted + 1).values
-        if m == d_sae or not bool((values.min(1).values >= cut).any()):
-            keep = values >= cut
-            return values[keep], keep.nonzero()[:, 0], cols[keep]
-        m = min(2 * m, d_sae)
+def loss_function(sae: SAE) -> Callable[..., Loss]:
+    """What computes this SAE's training loss fastest where its weights are: `sparse_loss` or `sae.loss`."""
+    is_sparse = isinstance(sae, TopKSAE) and sae.W_enc.device.type == "cpu"
+    return partial(sparse_loss, sae) if is_sparse else sae.loss
 
 
-@torch.no_grad()
-def screened_topk(z: Tensor, W_enc: Tensor, b_enc: Tensor, pre: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The k largest of each row of z W_enc + b_enc, (B, k) values and columns, of which `pre` is a bfloat16 estimate.
-
-    1.25 k candidates by the estimate, their exact float32 values, the best k of those.
-    """
-    m = min(k + max(k // 4, 4), W_enc.shape[1])
-    idx = pre.topk(m, dim=1, sorted=False).indices
-    offsets = torch.arange(len(z), device=z.device) * m
-    with (
-        torch.enable_grad()
-    ):  # as in SparseDecode: the gradient to the weights is z · W_enc[:, idx], nothing gathered
-        ones = torch.ones(idx.numel(), device=z.device, requires_grad=True)
-        out = nnf.embedding_bag(
-            idx.flatten(), W_enc.detach().t(), offsets, mode="sum", per_sample_weights=ones
-        )
-        (dots,) = torch.autograd.grad(out, ones, z)
-    values, place = (dots.view_as(idx) + b_enc[idx]).topk(k, dim=1, sorted=False)
-    return values, idx.gather(1, place)
+def sparse_loss(
+    sae: TopKSAE, x: Tensor, coefficient: float, dead: Tensor | None, k_aux: int, aux_coef: float
+) -> Loss:
+    """`sae.loss` by the sparse step: same arguments (there is no penalty), same loss, same gradients."""
+    z = sae.normalize(x)
+    crow, cols, values = select(sae, z)
+    z_hat = SparseDecode.apply(z, sae.W_enc, sae.b_enc, sae.W_dec, crow, cols, values) + sae.b_dec
+    recon = (z - z_hat).square().sum(1).mean() / sae.d_in
+    aux = sae.aux_loss(z, z_hat, dead, k_aux)
+    active = torch.zeros(sae.d_sae, dtype=torch.bool)
+    active[cols.long()] = True
+    l0 = torch.tensor(len(values) / len(z))
+    return Loss(recon + aux_coef * aux, recon.detach(), l0, aux.detach(), active)
 
 
 @torch.no_grad()
-def excess_quantile(
-    sae: SAE,
-    x: Tensor,
-    target_l0: float,
-    threshold: Tensor | float = 0.0,
-    rows: int = 4096,
-    positive: bool = True,
-) -> float:
-    """The t with a mean of `target_l0` entries per row where π > threshold + t (and π > 0, if `positive`), on ≤ `rows` rows."""
-    if not 0 < target_l0 <= sae.d_sae:
-        raise ValueError(f"target_l0 must be in (0, d_sae = {sae.d_sae}], not {target_l0}")
-    x = x[torch.linspace(0, len(x) - 1, min(len(x), rows)).long().to(x.device)]
-    wanted = round(target_l0 * len(x))
-    m = min(sae.d_sae, max(8 * round(target_l0), 64))
-    top = []
-    for chunk in x.split(1024):
-        pre = sae.pre_acts(chunk)
-        excess = pre - threshold
-        if positive:
-            excess = excess.masked_fill(pre <= 0, -torch.inf)
-        top.append(excess.topk(m, dim=1).values.flatten())
-    values = torch.cat(top)  # those beyond the m largest of a row are rarely among the winners
-    cut = values.kthvalue(max(1, values.numel() - wanted)).values
-    return float(cut) if torch.isfinite(cut) else -1e9
+def select(sae: TopKSAE, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The entries of ReLU(π) that training keeps of z (B, D): the k largest of each row, or the k·B of
+    the batch.
+
+    Returns (crow, cols, values). Where the CPU multiplies bfloat16 fast, such a product only screens: an
+    eighth more entries than wanted, whose exact values decide.
+    """
+    screen = SCREEN and sae.d_sae >= 2048 and z.dtype == torch.float32
+    if screen:  # positive bfloat16 numbers sort as the whole numbers with the same bits
+        pre = torch.addmm(sae.b_enc.bfloat16(), z.bfloat16(), sae.W_enc.bfloat16()).view(torch.int16)
+    else:
+        pre = torch.addmm(sae.b_enc, z, sae.W_enc)
+    # the whole batch is one group for BatchTopK, each text is one for TopK
+    n, groups = (sae.k * len(z), pre.view(1, -1)) if isinstance(sae, BatchTopKSAE) else (sae.k, pre)
+    found = at_least(groups, n + max(n // 8, 4) if screen else n)
+    rows, cols = np.divmod(found, sae.d_sae)
+    crow = _offsets(rows, len(z))
+    if screen:
+        values = products(z, sae.W_enc, crow, torch.from_numpy(cols)) + sae.b_enc[cols]
+    else:
+        values = pre.flatten()[found]
+    keep = largest(values.numpy(), found // groups.shape[1], n)
+    crow = _offsets(rows[keep], len(z))
+    return crow, torch.from_numpy(cols[keep].astype(np.int32)), values[torch.from_numpy(keep)]
+
+
+def at_least(groups: Tensor, n: int) -> np.ndarray:
+    """Flat positions of all positive entries that may be among the n largest of their row of `groups` (R,
+    N).
+
+    Cut a row into blocks. At least n entries reach the n-th largest of the blocks' maxima (those n maxima
+    do), so none below it is among the n largest: to find it takes one pass and a selection among N / 16
+    numbers.
+    """
+    n_rows, width = groups.shape
+    block = next(b for b in (16, 8, 4, 2, 1) if width % b == 0 and (width // b >= 4 * n or b == 1))
+    maxima = groups.view(n_rows, block, width // block).amax(1).numpy()
+    cut = nth_largest(maxima, n).clip(1 if groups.dtype == torch.int16 else TINY)
+    return np.flatnonzero(groups.numpy() >= cut)
+
+
+def largest(values: np.ndarray, row: np.ndarray, n: int) -> np.ndarray:
+    """Which values (E,) are positive and among the n largest of their row (E,), ascending."""
+    count = np.bincount(row)
+    place = np.arange(len(row)) - (np.cumsum(count) - count)[row]
+    table = np.full((len(count), count.max(initial=1)), -np.inf, values.dtype)
+    table[row, place] = values
+    return values >= nth_largest(table, n).clip(TINY)[row, 0]
+
+
+def nth_largest(table: np.ndarray, n: int) -> np.ndarray:
+    """The n-th largest number of each row (R, N), the smallest where there are fewer: (R, 1)."""
+    at = max(table.shape[1] - n, 0)
+    return np.partition(table, at, axis=1)[:, at : at + 1]
+
+
+def _offsets(rows: np.ndarray, n_rows: int) -> Tensor:
+    crow = np.zeros(n_rows + 1, np.int32)
+    np.cumsum(np.bincount(rows, minlength=n_rows), out=crow[1:])
+    return torch.from_numpy(crow)
+
+
+def products(a: Tensor, b: Tensor, crow: Tensor, cols: Tensor) -> Tensor:
+    """The entries (E,) of a @ b, (B, D) and (D, F), at the places of a CSR pattern; no other is computed."""
+    shape, zeros = (len(a), b.shape[1]), a.new_zeros(len(cols))
+    where = torch.sparse_csr_tensor(crow, cols.int(), zeros, shape, check_invariants=False)
+    return torch.sparse.sampled_addmm(where, a, b.detach(), beta=0).values()
 
 
 class SparseDecode(torch.autograd.Function):
     """ẑ = Σ f_i W_dec,i over the selected entries only, with gradients to the encoder as well.
 
-    For a fixed selection, f_e = z[row_e] · W_enc[:, col_e] + b_enc[col_e] for each selected entry e.
-    All gradients touch those entries only: entries sorted by feature are the "bags" of
-    `embedding_bag`, which sums rows of z (for W_enc) and of ∂L/∂ẑ (for W_dec). Equal to the dense
-    formula (tests compare to 1e-10); it replaces four of its five matrix products. z gets no gradient.
+    For a fixed selection, f_e = z[row_e] · W_enc[:, col_e] + b_enc[col_e] for each selected entry e. Sums
+    over the entries of a text (ẑ) or of a feature (the gradients) are `embedding_bag`s: weighted sums of
+    rows of a matrix. It replaces four of the dense formula's five matrix products. z gets no gradient.
     """
 
     @staticmethod
-    def forward(ctx, z, W_enc, b_enc, W_dec, values, rows, cols):  # noqa: ANN001, ANN205
-        offsets = torch.searchsorted(rows, torch.arange(len(z), device=z.device))
-        ctx.save_for_backward(z, W_dec, values, rows, cols, offsets)
-        return nnf.embedding_bag(cols, W_dec, offsets, mode="sum", per_sample_weights=values)
+    def forward(ctx, z, W_enc, b_enc, W_dec, crow, cols, values):  # noqa: ANN001, ANN205
+        ctx.save_for_backward(z, W_dec, crow, cols, values)
+        return nnf.embedding_bag(cols, W_dec, crow[:-1], mode="sum", per_sample_weights=values)
 
     @staticmethod
     def backward(ctx, grad):  # noqa: ANN001, ANN205
-        z, W_dec, values, rows, cols, offsets = ctx.saved_tensors
-        with torch.enable_grad():  # ∂L/∂f_e = grad[row_e] · W_dec[col_e], without gathering (E, D)
-            f = values.detach().requires_grad_()
-            out = nnf.embedding_bag(cols, W_dec.detach(), offsets, mode="sum", per_sample_weights=f)
-            (grad_f,) = torch.autograd.grad(out, f, grad.contiguous())
-        n_features = len(W_dec)
-        by_feature = torch.argsort(cols)
-        sorted_rows = rows[by_feature]
-        bags = torch.searchsorted(cols[by_feature], torch.arange(n_features, device=z.device))
+        z, W_dec, crow, cols, values = ctx.saved_tensors
+        grad = grad.contiguous()
+        grad_f = products(grad, W_dec.t(), crow, cols)  # ∂L/∂f_e = ∂L/∂ẑ[row_e] · W_dec[col_e]
+        entries = (np.arange(len(cols)), cols.numpy(), crow.numpy())
+        by_feature = sparse.csr_matrix(entries, shape=(len(z), len(W_dec))).tocsc()
+        order = torch.from_numpy(by_feature.data)
+        rows, bags = (
+            torch.from_numpy(a.astype(np.int32)) for a in (by_feature.indices, by_feature.indptr[:-1])
+        )
 
-        def bag(source: Tensor, weights: Tensor) -> Tensor:
-            return nnf.embedding_bag(
-                sorted_rows, source, bags, mode="sum", per_sample_weights=weights[by_feature]
-            )
+        def per_feature(source: Tensor, weights: Tensor) -> Tensor:
+            return nnf.embedding_bag(rows, source, bags, mode="sum", per_sample_weights=weights[order])
 
-        grad_W_enc = bag(z, grad_f).t()  # (D, F), the memory layout of W_enc
-        grad_b_enc = torch.zeros(n_features, dtype=z.dtype, device=z.device).index_add_(0, cols, grad_f)
-        return None, grad_W_enc, grad_b_enc, bag(grad.contiguous(), values), None, None, None
-
-
-def aux_loss(
-    z: Tensor, z_hat: Tensor, W_enc: Tensor, b_enc: Tensor, W_dec: Tensor, dead: Tensor | None, k_aux: int
-) -> Tensor:
-    """AuxK (Gao et al. 2024, A.2): the k_aux strongest of the `dead` latents reconstruct the residual z − ẑ (B, D); in FVU."""
-    if dead is None or not len(dead):
-        return z.new_zeros(())
-    residual = (z - z_hat).detach()
-    pre = z @ W_enc[:, dead] + b_enc[dead]
-    values, idx = pre.topk(min(k_aux, len(dead)), dim=1)
-    acts = torch.zeros_like(pre).scatter(1, idx, values.relu())
-    error = (residual - acts @ W_dec[dead]).square().sum()
-    return error / residual.square().sum().clamp_min(1e-12)
-
-
-class JumpReLUFunction(torch.autograd.Function):
-    """π·1[π > θ]; ∂/∂π is exact, ∂/∂θ = −(θ/ε)·K((π − θ)/ε) (Rajamanoharan et al. 2024, eq. 11)."""
-
-    @staticmethod
-    def forward(ctx, pre, threshold, bandwidth):  # noqa: ANN001, ANN205
-        ctx.save_for_backward(pre, threshold)
-        ctx.bandwidth = bandwidth
-        return pre * (pre > threshold)
-
-    @staticmethod
-    def backward(ctx, grad):  # noqa: ANN001, ANN205
-        pre, threshold = ctx.saved_tensors
-        kernel = ((pre - threshold).abs() < ctx.bandwidth / 2).to(pre.dtype)
-        grad_threshold = (-(threshold / ctx.bandwidth) * kernel * grad).sum(0)
-        return grad * (pre > threshold), grad_threshold, None
-
-
-class StepFunction(torch.autograd.Function):
-    """1[π > θ]; ∂/∂θ = −(1/ε)·K((π − θ)/ε), none to π (Rajamanoharan et al. 2024, eq. 12)."""
-
-    @staticmethod
-    def forward(ctx, pre, threshold, bandwidth):  # noqa: ANN001, ANN205
-        ctx.save_for_backward(pre, threshold)
-        ctx.bandwidth = bandwidth
-        return (pre > threshold).to(pre.dtype)
-
-    @staticmethod
-    def backward(ctx, grad):  # noqa: ANN001, ANN205
-        pre, threshold = ctx.saved_tensors
-        kernel = ((pre - threshold).abs() < ctx.bandwidth / 2).to(pre.dtype)
-        return None, (-(1 / ctx.bandwidth) * kernel * grad).sum(0), None
+        grad_b_enc = torch.zeros_like(W_dec[:, 0]).index_add_(0, cols, grad_f)
+        grad_W_enc = per_feature(z, grad_f).t()  # (D, F), in the memory layout of W_enc
+        return None, grad_W_enc, grad_b_enc, per_feature(grad, values), None, None, None

@@ -19,6 +19,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from scipy import sparse
+from scipy.sparse.csgraph import connected_components
 from tqdm.auto import tqdm
 
 from saelib.corpus import why_not_embeddable
@@ -140,14 +142,30 @@ class EmbeddingStore:
                         f"{self.path / shard[name]} does not match its checksum: extract it again"
                     )
 
-    def split(self, held_out: float = 1 / 6, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-        """Row numbers (train, held_out), a seeded random split; equal texts stay on one side."""
+    def split(
+        self, held_out: float = 1 / 6, seed: int = 0, *, by: str = "title"
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Row numbers (train, held_out) of a seeded random split.
+
+        Args:
+            held_out: share of the groups held out. by: what stays on one side. "title": rows of one article
+            (and equal texts), or a held-out sentence has its neighbours in training; rows without a title,
+            and stores of fewer than 20 titles, go by text. "text": equal texts only.
+
+        Raises:
+            ValueError: a share outside (0, 1), another `by`.
+        """
         if not 0 < held_out < 1:
             raise ValueError(f"held_out must be between 0 and 1, not {held_out}")
+        if by not in ("title", "text"):
+            raise ValueError(f"by must be 'title' or 'text', not {by!r}")
         groups = pd.factorize(self.frame["text"])[0]
-        chosen = np.random.default_rng(seed).permutation(groups.max() + 1) < round(
-            held_out * (groups.max() + 1)
-        )
+        if by == "title" and "title" in self.frame:
+            titles = pd.factorize(self.frame["title"].where(self.frame["title"] != ""))[0]  # −1: none
+            if titles.max() >= 19:
+                groups = _joined(groups, titles)
+        n_groups = groups.max() + 1
+        chosen = np.random.default_rng(seed).permutation(n_groups) < round(held_out * n_groups)
         return np.flatnonzero(~chosen[groups]), np.flatnonzero(chosen[groups])
 
     def batches(
@@ -272,6 +290,14 @@ class EmbeddingStore:
             manifest["complete"] = True
             _write_json(file, manifest)
         return cls(path)
+
+
+def _joined(texts: np.ndarray, titles: np.ndarray) -> np.ndarray:
+    """One group number per row, common to rows that share a text or a title (codes; −1 is no title)."""
+    n, titled = texts.max() + 1, titles >= 0
+    edges = (np.ones(titled.sum()), (texts[titled], n + titles[titled]))
+    size = n + titles.max() + 1
+    return connected_components(sparse.coo_matrix(edges, shape=(size, size)), directed=False)[1][texts]
 
 
 def _write_shard(path: Path, number: int, rows: list[dict], vectors: np.ndarray, dtype: str) -> dict:

@@ -1,10 +1,12 @@
-"""One SAE in training: its optimiser, its steps, its sparsity target, its checkpoint. `training.py` drives one or several.
+"""One SAE in training: its optimiser, its steps, its sparsity target, its checkpoint.
 
-Per step: Adam with warm-up and linear decay, the decoder gradient projected before the step and the rows renormalised after
-it, clipping, AuxK for dead latents. The target L0: for Vanilla the L1 coefficient is steered; JumpReLU learns thresholds
-towards it; at the end one number (Vanilla: a shift of b_enc; JumpReLU: of the thresholds; BatchTopK: its threshold) is
-calibrated on rows that no step used. Checkpoints are safetensors + JSON, and a resumed run is bit for bit the run that was
-not interrupted.
+A step: the loss (by `sparse_step.py` where it applies, else the SAE's own), the decoder's gradient made
+orthogonal to its rows, clipping, Adam with warm-up and linear decay, decoder rows back to norm 1.
+
+How L0 meets its target L0*: TopK and BatchTopK have it by construction; for Vanilla λ is steered
+(`Trainer.steer`); JumpReLU learns as BatchTopK first, so that its thresholds start where L0 is the target.
+At the end one number is moved (`SAE.calibrate`) on texts that no step used. Checkpoints are safetensors +
+JSON; a resumed run is bit for bit the run that was not interrupted.
 """
 
 from __future__ import annotations
@@ -21,8 +23,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from saelib.metrics import Evaluation, evaluate
-from saelib.sae import SAE, BatchTopKSAE, JumpReLUSAE, TopKSAE, VanillaSAE
-from saelib.sparse_step import excess_quantile
+from saelib.sae import SAE, JumpReLUSAE
+from saelib.sparse_step import loss_function
+
+FORMAT = 2  # of a checkpoint
 
 
 @dataclass(frozen=True)
@@ -30,19 +34,25 @@ class TrainConfig:
     """How to train; every field has a default that works for the tutorial's corpora.
 
     Attributes:
-        steps: optimiser steps. batch_size: embeddings a step.
-        lr: Adam's peak learning rate. warmup, decay: shares of the run.
-        threshold_lr: the peak rate of JumpReLU's thresholds, which live on the scale of pre-activations, not of weights.
-        target_l0: features active per text; None leaves the coefficient as it is.
-        coefficient: of the sparsity penalty (Vanilla: where steering starts; JumpReLU: constant).
-        coefficient_warmup: share of the run over which the penalty fades in.
+        steps: optimiser steps. More lower the FVU of training texts, and up to a point of held-out ones.
+        batch_size: embeddings a step. BatchTopK selects among as many.
+        lr: Adam's peak learning rate. Higher reconstructs better in few steps; lower reads better.
+        threshold_lr: the same for JumpReLU's θ, which lives on the scale of pre-activations, not of weights.
+        warmup: share of the run over which the learning rates rise from 0.
+        decay: share of the run, at its end, over which they fall to 0; the last of the FVU is gained here.
+        target_l0: features active per text, on held-out texts. None: L0 is what the coefficient makes of it.
+        coefficient: λ of the penalty. Vanilla: where steering starts, or, without target_l0, what L0 depends
+            on. JumpReLU: how strictly L0 is held while training. TopK and BatchTopK have no penalty.
+        coefficient_warmup: share of the run over which λ fades in; too short, and features die early.
         jumprelu_start: share of the run that JumpReLU, when it has a target, trains with BatchTopK's
-            selection, so that its thresholds start where L0 is the target.
-        clip: gradient-norm limit. aux_coef: weight of AuxK. k_aux: latents in it, None = d_in / 2.
-        dead_after: a latent is dead when not active on this many last training samples;
-            None = an eighth of the run, at most 10 million.
-        eval_every: steps between held-out evaluations; None = an eighth of the run.
-        seed: order of the batches.
+            selection. 0 starts cold, from equal thresholds.
+        clip: longest gradient, its norm over all weights; lower is slower and calmer.
+        aux_coef: weight of AuxK, 0 leaves dead latents dead.
+        k_aux: how many dead latents a text may use; None: d_in / 2.
+        dead_after: a latent is dead when not active on this many last training samples; None: an eighth of
+            the run, at most 10 million. Fewer revive sooner, rare features among them.
+        eval_every: steps between held-out evaluations (rows of the history); None: an eighth of the run.
+        seed: order of the batches, and which texts `train` holds out. The weights' seed is the SAE's.
     """
 
     steps: int = 800
@@ -76,84 +86,115 @@ class TrainConfig:
 
 
 class CheckpointError(ValueError):
-    """A checkpoint of another run: another configuration or another SAE."""
-
-
-def _schedule(step: int, config: TrainConfig) -> float:
-    warm, cool = config.warmup * config.steps, config.decay * config.steps
-    return min(1.0, (step + 1) / max(warm, 1), (config.steps - step) / max(cool, 1))
-
-
-def _load_checkpoint(
-    folder: Path, sae: SAE, adam: torch.optim.Optimizer, config: TrainConfig
-) -> tuple[dict, Tensor | None]:
-    with safe_open(folder / "checkpoint.safetensors", "pt") as file:
-        state = json.loads(file.metadata()["state"])
-    if state["config"] != asdict(config) or state["sae"] != sae.config():
-        raise CheckpointError(
-            f"the checkpoint in {folder} is of another run ({state['sae']}): delete it, or use its configuration"
-        )
-    tensors = load_file(folder / "checkpoint.safetensors")
-    sae.load_state_dict({k[4:]: v for k, v in tensors.items() if k.startswith("sae.")})
-    slots: dict[int, dict] = {}
-    for name, value in tensors.items():
-        if name.startswith("adam."):
-            _, i, key = name.split(".")
-            slots.setdefault(int(i), {})[key] = value
-    adam.load_state_dict({"state": slots, "param_groups": adam.state_dict()["param_groups"]})
-    for parameter in adam.state:  # Adam's moments in the memory layout of their parameters
-        for key in ("exp_avg", "exp_avg_sq"):
-            moment = adam.state[parameter][key]
-            adam.state[parameter][key] = torch.empty_like(parameter).copy_(moment)
-    return state, tensors["dead"].to(sae.W_enc.device) if "dead" in tensors else None
+    """A checkpoint of another run: another configuration, another SAE, other texts."""
 
 
 class Trainer:
-    """One SAE in training: its optimiser, its state, its steps. `train` drives one, `train_many` several."""
+    """One SAE in training. `begin`, then `step` for each batch, `evaluate` and `save` now and then."""
 
     def __init__(self, sae: SAE, config: TrainConfig, device: torch.device) -> None:
-        if config.target_l0 is not None and isinstance(sae, TopKSAE) and sae.k != config.target_l0:
-            raise ValueError(
-                f"target_l0 is {config.target_l0} but the SAE's k is {sae.k}: for TopK and BatchTopK they are one"
-            )
         self.sae, self.config = sae.to(device).train(), config
-        self.target = config.target_l0 or getattr(sae, "target_l0", None)
-        self.jumprelu = isinstance(sae, JumpReLUSAE) and bool(self.target)
-        if self.jumprelu:
-            sae.target_l0, sae.warm = self.target, True
+        self.target = config.target_l0 or sae.target_l0
         self.dead_after = config.dead_after or min(config.steps * config.batch_size // 8, 10_000_000)
-        self.k_aux = config.k_aux or max(sae.d_in // 2, 1)
         self.dead: Tensor | None = None
         self.state = {
-            "step": 0, "coefficient": config.coefficient, "l0": None, "unseen": 1.0, "history": [],
-            "config": asdict(config), "sae": sae.config(),
+            "format": FORMAT, "step": 0, "history": [],
+            "coefficient": config.coefficient, "l0": None, "unseen": 1.0,
         }  # fmt: skip
 
-    def begin(self, sample: Tensor, calibration: Tensor, folder: Path | None) -> None:
-        """Fit the normaliser, make the optimiser, and resume where a checkpoint stands."""
-        sae, self.calibration = self.sae, calibration
-        sae.fit_normalizer(sample)
-        if (
-            isinstance(sae, VanillaSAE) and self.target
-        ):  # start sparse, or the penalty shrinks everything first
-            sae.b_enc.data.fill_(
-                -excess_quantile(sae, sample, min(4 * self.target, sae.d_sae / 2), positive=False)
-            )
-        self.own = [sae.threshold] if isinstance(sae, JumpReLUSAE) else []
-        main = [p for p in sae.parameters() if all(p is not q for q in self.own)]
-        groups = [{"params": main, "peak": self.config.lr}]
-        groups += [{"params": self.own, "peak": self.config.threshold_lr}] if self.own else []
-        self.adam = torch.optim.Adam(groups, lr=self.config.lr, betas=(0.9, 0.999), fused=True)
+    def begin(self, sample: Tensor, calibration: Tensor, folder: Path | None = None) -> None:
+        """Fit the normaliser on `sample` (n, d_in), make the optimiser, resume from a checkpoint in `folder`.
+
+        `calibration` (m, d_in): texts that no step uses, on which L0 is brought to its target.
+        """
+        sae, config, self.calibration = self.sae, self.config, calibration
+        sae.start(sample, self.target)
+        self.state |= {"config": asdict(config), "sae": sae.config()}
+        groups = [{"params": [p for n, p in sae.named_parameters() if n != "threshold"], "peak": config.lr}]
+        if isinstance(sae, JumpReLUSAE):
+            groups.append({"params": [sae.threshold], "peak": config.threshold_lr})
+        self.adam = torch.optim.Adam(groups, lr=config.lr, betas=(0.9, 0.999), fused=True)
         if folder and (folder / "checkpoint.safetensors").exists():
-            self.state, self.dead = _load_checkpoint(folder, sae, self.adam, self.config)
-            if isinstance(sae, JumpReLUSAE):
-                sae.warm = (
-                    self.jumprelu and self.state["step"] <= self.config.jumprelu_start * self.config.steps
-                )
-        if isinstance(sae, VanillaSAE) and self.target:
-            for name in ("coefficient", "l0", "unseen"):
-                if self.state[name] is not None:
-                    self.state[name] = torch.tensor(self.state[name], device=sae.mean.device)
+            self._resume(folder)
+        warm = isinstance(sae, JumpReLUSAE) and self.target and self.state["step"] <= self._warm_steps
+        self._learn_as(sae.as_batchtopk() if warm else sae)
+        self.steers = sae.steers_penalty and bool(self.target)
+        for name in ("coefficient", "l0", "unseen") if self.steers else ():
+            if self.state[name] is not None:  # in tensors: to look at a number makes a GPU wait
+                self.state[name] = torch.tensor(self.state[name], device=sae.mean.device)
+
+    @property
+    def _warm_steps(self) -> float:
+        return self.config.jumprelu_start * self.config.steps
+
+    def _learn_as(self, learner: SAE) -> None:
+        self.learner, self.loss_of = learner, loss_function(learner)
+
+    def step(self, x: Tensor) -> None:
+        """Learn from one batch x (B, d_in) of raw embeddings."""
+        sae, config, step = self.sae, self.config, self.state["step"]
+        if self.learner is not sae and step >= self._warm_steps:  # JumpReLU goes on by itself
+            sae.calibrate(x)
+            self._learn_as(sae)
+        if step % 16 == 0:  # looking at the counter forces a synchronisation: not every step
+            self.dead = torch.nonzero(sae.samples_since_active > self.dead_after)[:, 0]
+        for group in self.adam.param_groups:
+            group["lr"] = group["peak"] * self._schedule(step)
+        fade = min(1.0, (step + 1) / max(config.coefficient_warmup * config.steps, 1))
+        k_aux = config.k_aux or max(sae.d_in // 2, 1)
+
+        self.adam.zero_grad(set_to_none=True)
+        self.loss = self.loss_of(x, fade * self.state["coefficient"], self.dead, k_aux, config.aux_coef)
+        self.loss.total.backward()
+        # decoder rows keep their norm, so along them is nowhere to go; in pieces that stay in a cache
+        for W, gradient in zip(sae.W_dec.detach().split(2048), sae.W_dec.grad.split(2048), strict=True):
+            gradient.addcmul_((gradient * W).sum(1, keepdim=True), W, value=-1)
+        torch.nn.utils.clip_grad_norm_(sae.parameters(), config.clip)
+        self.adam.step()
+        sae.after_step()
+
+        sae.samples_since_active.add_(len(x)).masked_fill_(self.loss.active, 0)
+        if self.steers:
+            self.steer(self.loss.l0)
+        self.state["step"] += 1
+
+    def _schedule(self, step: int) -> float:
+        warm, cool = self.config.warmup * self.config.steps, self.config.decay * self.config.steps
+        return min(1.0, (step + 1) / max(warm, 1), (self.config.steps - step) / max(cool, 1))
+
+    @torch.no_grad()
+    def steer(self, l0: Tensor) -> None:
+        """Hold L0 at L0* by λ: Δ log λ = 0.015 g + 0.3 Δg, at most ± 0.02, where g = log(L0 / L0*).
+
+        L0 is smoothed over batches. Texts of no step activate more features than those of the batch; their
+        ratio, measured every 20 steps on `calibration`, lowers L0* by as much.
+        """
+        state, old = self.state, self.state["l0"]
+        if state["step"] % 20 == 19:
+            unseen = (self.sae.encode(self.calibration[:1024]) > 0).sum(1).float().mean()
+            state["unseen"] = unseen / old.clamp_min(0.1)
+        target = self.target / state["unseen"]
+        state["l0"] = l0 if old is None else 0.9 * old + 0.1 * l0
+        gap = (state["l0"].clamp_min(1e-3) / target).log()
+        change = 0.0 if old is None else gap - (old.clamp_min(1e-3) / target).log()
+        state["coefficient"] = state["coefficient"] * (0.015 * gap + 0.3 * change).clamp(-0.02, 0.02).exp()
+
+    def evaluate(self, held_out: Tensor) -> Evaluation:
+        """Calibrate (at the end, or where it does not touch the run), evaluate, write a line of history.
+
+        Raises:
+            FloatingPointError: the loss is NaN or infinite.
+        """
+        sae, step, total = self.sae, self.state["step"], float(self.loss.total.detach())
+        if not math.isfinite(total):
+            raise FloatingPointError(f"the loss is {total} at step {step}: lower lr (now {self.config.lr})")
+        if step == self.config.steps or self.learner.calibrate_anytime:
+            sae.calibrate(self.calibration, self.target)
+        now = evaluate(sae, held_out)
+        dead_train = float((sae.samples_since_active > self.dead_after).float().mean())
+        line = {"step": step, "loss": total, **now._asdict(), "dead_train": dead_train}
+        self.state["history"].append(line | {"coefficient": float(self.state["coefficient"])})
+        return now
 
     def save(self, folder: Path) -> None:
         """Write the checkpoint whole, or not at all."""
@@ -161,81 +202,32 @@ class Trainer:
         tensors = {f"sae.{k}": v for k, v in self.sae.state_dict().items()}
         for i, slot in self.adam.state_dict()["state"].items():
             tensors |= {f"adam.{i}.{k}": v for k, v in slot.items()}
-        if (
-            self.dead is not None
-        ):  # looked up every 16th step only, so a resumed run needs what was found last
+        if self.dead is not None:  # looked up every 16th step only: a resumed run needs what was found last
             tensors["dead"] = self.dead
         tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
         save_file(tensors, folder / "new.safetensors", {"state": json.dumps(self.state, default=float)})
         os.replace(folder / "new.safetensors", folder / "checkpoint.safetensors")
 
-    def step(self, x: Tensor, pre: Tensor | None = None) -> Tensor:
-        """The loss of the next step, before `finish` takes it."""
-        sae, config, step = self.sae, self.config, self.state["step"]
-        if step % 16 == 0:  # looking at the counter forces a synchronisation: not every step
-            self.dead = torch.nonzero(sae.samples_since_active > self.dead_after)[:, 0]
-        for group in self.adam.param_groups:
-            group["lr"] = group["peak"] * _schedule(step, config)
-        fade = min(1.0, (step + 1) / max(config.coefficient_warmup * config.steps, 1))
-        self.loss = sae.loss(x, fade * self.state["coefficient"], self.dead, self.k_aux, config.aux_coef, pre)
-        self.adam.zero_grad(set_to_none=True)
-        return self.loss.total
-
-    def finish(self, n: int) -> None:
-        """After the backward pass: project, clip, step, renormalise, count."""
-        sae, loss = self.sae, self.loss
-        sae.project_decoder_gradient()
-        torch.nn.utils.clip_grad_norm_(sae.parameters(), self.config.clip)
-        self.adam.step()
-        sae.normalize_decoder()
-        if self.own:
-            sae.threshold.data.clamp_(min=1e-4)
-        sae.samples_since_active.add_(n).masked_fill_(loss.active, 0)
-        if isinstance(sae, VanillaSAE) and self.target:
-            if (
-                self.state["step"] % 20 == 19
-            ):  # texts of no training step activate more features than those of the batch
-                with torch.no_grad():
-                    unseen = (sae.encode(self.calibration[:1024]) > 0).sum(1).float().mean()
-                self.state["unseen"] = unseen / self.state["l0"].clamp_min(0.1)
-            _steer(self.state, loss.l0, self.target / self.state["unseen"])
-        self.state["step"] += 1
-
-    def leave_warm_start(self, x: Tensor) -> None:
-        """JumpReLU: from BatchTopK's selection to its own thresholds, at `jumprelu_start` of the run."""
-        if (
-            self.jumprelu
-            and self.sae.warm
-            and self.state["step"] >= self.config.jumprelu_start * self.config.steps
-        ):
-            self.sae.calibrate(x)
-            self.sae.warm = False
-
-    def evaluate(self, held_out: Tensor) -> Evaluation:
-        """Calibrate what is calibrated, evaluate, and write a line of history."""
-        sae, step, last = self.sae, self.state["step"], self.state["step"] == self.config.steps
-        total = float(self.loss.total.detach())
-        if not math.isfinite(total):
-            raise FloatingPointError(f"the loss is {total} at step {step}: lower lr (now {self.config.lr})")
-        if isinstance(sae, VanillaSAE) and self.target and last:
-            sae.b_enc.data.sub_(excess_quantile(sae, self.calibration, self.target, positive=False))
-        if isinstance(sae, BatchTopKSAE) or (isinstance(sae, JumpReLUSAE) and (last or sae.warm)):
-            sae.calibrate(self.calibration, self.target)
-        now = evaluate(sae, held_out)
-        dead_train = float((sae.samples_since_active > self.dead_after).float().mean())
-        line = {"step": step, "loss": total, **now._asdict(), "dead_train": dead_train}
-        line["coefficient"] = float(self.state["coefficient"])
-        self.state["history"].append(line)
-        return now
-
-
-def _steer(state: dict, l0: Tensor, target: Tensor) -> None:
-    """Move log λ by the log ratio of the smoothed batch L0 to its target, damped by that ratio's change.
-
-    In tensors, on the device: to look at a number each step would make a GPU wait for the processor.
-    """
-    old = state["l0"]
-    state["l0"] = l0 if old is None else 0.9 * old + 0.1 * l0
-    gap = (state["l0"].clamp_min(1e-3) / target).log()
-    slope = 0.0 if old is None else gap - (old.clamp_min(1e-3) / target).log()
-    state["coefficient"] = state["coefficient"] * (0.015 * gap + 0.3 * slope).clamp(-0.02, 0.02).exp()
+    def _resume(self, folder: Path) -> None:
+        sae, mean = self.sae, self.sae.mean.clone()
+        with safe_open(folder / "checkpoint.safetensors", "pt") as file:
+            state = json.loads(file.metadata()["state"])
+        if any(state.get(name) != self.state[name] for name in ("format", "config", "sae")):
+            raise CheckpointError(
+                f"the checkpoint in {folder} is of another run ({state['sae']}): "
+                "delete it, or use its configuration"
+            )
+        tensors = load_file(folder / "checkpoint.safetensors")
+        if not torch.allclose(tensors["sae.mean"], mean.cpu(), atol=1e-6):
+            raise CheckpointError(f"the checkpoint in {folder} is of a run on other texts: delete it")
+        sae.load_state_dict({k[4:]: v for k, v in tensors.items() if k.startswith("sae.")})
+        slots: dict[int, dict] = {}
+        for name, value in tensors.items():
+            if name.startswith("adam."):
+                _, i, key = name.split(".")
+                slots.setdefault(int(i), {})[key] = value
+        self.adam.load_state_dict({"state": slots, "param_groups": self.adam.state_dict()["param_groups"]})
+        for parameter, slot in self.adam.state.items():  # moments in the memory layout of their parameters
+            for key in ("exp_avg", "exp_avg_sq"):
+                slot[key] = torch.empty_like(parameter).copy_(slot[key])
+        self.state, self.dead = state, tensors["dead"].to(mean.device) if "dead" in tensors else None

@@ -8,7 +8,7 @@ import pytest
 import torch
 from scipy import sparse
 
-from saelib.activations import activation_quantiles, co_activation
+from saelib.activations import co_activation
 from saelib.corpus import load_corpus, split_sentences
 from saelib.encoder import load_encoder
 from saelib.store import EmbeddingStore, StoreError, batch_plan
@@ -171,6 +171,32 @@ def test_the_buffer_serves_every_row_about_equally_often():
     assert counts.sum() == 30_000 and 8 <= counts.min() and counts.max() <= 12
 
 
+def test_split_keeps_articles_together(tmp_path, words):
+    rows = [{"text": f"t {i}", "domain": "d", "title": f"article {i // 5}"} for i in range(250)]
+    rows += [
+        {"text": "t 0", "domain": "d", "title": "article 49"}
+    ]  # an equal text in two articles joins them
+    rows += [{"text": f"loose {i}", "domain": "d", "title": ""} for i in range(50)]
+    store = EmbeddingStore.extract(tmp_path / "a", rows, words, progress=False)
+    train, test = store.split(0.2, seed=1)
+    assert len(train) + len(test) == len(rows) and 20 < len(test) < 110
+    titles = [{rows[i]["title"] for i in part} - {""} for part in (train, test)]
+    assert titles[0] and titles[1] and not titles[0] & titles[1]
+    assert not {rows[i]["text"] for i in train} & {rows[i]["text"] for i in test}
+    assert all(any(not rows[i]["title"] for i in part) for part in (train, test)), (
+        "no title is no common title"
+    )
+    by_text = store.split(0.2, seed=1, by="text")
+    groups = pd.factorize(store.frame.text)[0]  # the split that published SAEs were trained on
+    chosen = np.random.default_rng(1).permutation(300) < 60
+    assert np.array_equal(by_text[1], np.flatnonzero(chosen[groups]))
+    few = [row | {"title": f"book {i % 3}"} for i, row in enumerate(rows)]
+    store = EmbeddingStore.extract(tmp_path / "b", few, words, progress=False)
+    assert np.array_equal(store.split()[1], store.split(by="text")[1])
+    with pytest.raises(ValueError, match="'title' or 'text'"):
+        store.split(by="domain")
+
+
 def test_split_keeps_equal_texts_together(tmp_path, words):
     rows = [{"text": f"t {i // 2}", "domain": "d"} for i in range(200)]
     train, test = EmbeddingStore.extract(tmp_path, rows, words, progress=False).split(0.25)
@@ -189,17 +215,10 @@ def test_streaming_data_set(tmp_path):
     assert list(stream) == [{"text": "one text", "domain": "a"}, {"text": "three texts", "domain": "c"}]
 
 
-def test_quantiles_and_co_activation_by_brute_force():
+def test_co_activation_by_brute_force():
     rng = np.random.default_rng(0)
     dense = np.maximum(rng.normal(size=(80, 6)), 0) * (rng.random((80, 6)) < 0.5)
-    dense[:, 5] = 0
-    table = sparse.csr_matrix(dense)
-    got = activation_quantiles(table, (0.25, 0.5, 1.0))
-    for f in range(5):
-        values = dense[:, f][dense[:, f] > 0]
-        np.testing.assert_allclose(got[f], np.quantile(values, (0.25, 0.5, 1.0), method="inverted_cdf"))
-    assert np.isnan(got[5]).all()
-    both = co_activation(table).toarray()
+    both = co_activation(sparse.csr_matrix(dense)).toarray()
     for i in range(6):
         for j in range(6):
             assert both[i, j] == (0 if i == j else ((dense[:, i] > 0) & (dense[:, j] > 0)).sum())

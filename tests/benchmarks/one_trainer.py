@@ -48,12 +48,11 @@ def saelib(x, d_sae, k, steps):
     """This project."""
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
     from saelib.sae import make_sae
-    from saelib.trainer import TrainConfig
+    from saelib.trainer import TrainConfig, Trainer
     from saelib.training import train
 
-    sae = make_sae("topk", x.shape[1], d_sae, k)
-    loss = sae.loss
-    sae.loss = lambda *a, **b: (tick(), loss(*a, **b))[1]
+    sae, step = make_sae("topk", x.shape[1], d_sae, k), Trainer.step
+    Trainer.step = lambda self, batch: (tick(), step(self, batch))[1]
     config = TrainConfig(steps=steps, target_l0=k, batch_size=BATCH, eval_every=steps)
     train(sae, x, config, held_out=x[:1000], progress=False)
     return sae.encode, sae.decode, 1.0

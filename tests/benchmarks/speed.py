@@ -77,7 +77,7 @@ def training(store: EmbeddingStore, peers: str | None, steps: int) -> dict[str, 
 
 
 def sweep(store: EmbeddingStore) -> pd.DataFrame:
-    """`train_many` against one after the other: 8 TopK SAEs of d_sae 512."""
+    """`train_many` against one after the other: 8 TopK SAEs of d_sae 512 (it reads the batches once)."""
     x = torch.from_numpy(store.embeddings())
 
     def members() -> list:
@@ -246,7 +246,7 @@ def growth() -> pd.DataFrame:
     """Time and memory against n, d_sae and k, on synthetic embeddings (Gaussian, unit norm)."""
     code = (
         "import sys, time, json, torch; sys.path.insert(0, {root!r})\n"
-        "from saelib.training import TrainConfig, make_sae, train\n"
+        "from saelib.sae import make_sae\nfrom saelib.trainer import TrainConfig\nfrom saelib.training import train\n"
         "from saelib.activations import activation_table, top_texts\n"
         "sys.path.insert(0, {root!r} + '/tests/benchmarks'); from one_trainer import peak_mb\n"
         "n, d_sae, k, steps = {n}, {d_sae}, {k}, {steps}\n"
