@@ -123,7 +123,7 @@ class FeatureMap:
 
     def _make_traces(self) -> None:
         figure, view = self.figure, self.view
-        dimmed = {"selected": {"marker": {"opacity": 0.95}}, "unselected": {"marker": {"opacity": 0.06}}}
+        dimmed = {"selected": {"marker": {"opacity": 0.95}}, "unselected": {"marker": {"opacity": 0.2}}}
         marker = {"opacity": 0.8, "line": {"width": 0}}
         figure.add_scattergl(mode="markers", hoverinfo="text", marker=marker, **dimmed)
         figure.add_scattergl(mode="markers", marker=RING, hoverinfo="skip")

@@ -25,7 +25,7 @@ def atlas_picture(view: FeatureView) -> plt.Figure:
     """The map of the features: colour and shape by domain, size by density, names of the landmarks."""
     live = np.flatnonzero(view.stats.n_texts > 0)
     groups = view.stats.top_domain.to_numpy(str)[live]
-    figure, axis = plt.subplots(figsize=(10, 5.6), dpi=90, layout="constrained")
+    figure, axis = plt.subplots(figsize=(10, 5.6), dpi=80, layout="constrained")
     size = 12 + 260 * view.stats.density.to_numpy()[live] / max(view.stats.density.max(), 1e-9)
     for name, (colour, shape) in domain_looks(list(view.base_rate.index)).items():
         here = groups == name
@@ -45,7 +45,7 @@ def atlas_picture(view: FeatureView) -> plt.Figure:
 
 def feature_picture(view: FeatureView, feature: int, n: int = 8) -> plt.Figure:
     """A feature page: histogram, domains against the base rate, strongest texts."""
-    figure = plt.figure(figsize=(10, 5.6), dpi=90, layout="constrained")
+    figure = plt.figure(figsize=(10, 5.6), dpi=80, layout="constrained")
     grid = figure.add_gridspec(2, 2, height_ratios=(1, 1.35))
     left, right = figure.add_subplot(grid[0, 0]), figure.add_subplot(grid[0, 1])
     left.hist(view.table[:, feature].data, bins=36, color=BLUE, log=True)
