@@ -51,7 +51,7 @@ def choose(
     of_sae = sets.features if parents is None else parents[sets.features]
     scores = [self_activation(sae, pool, of_sae), ctfidf(rows[:, :20], pool)]
     both = (np.asarray(embeddings, dtype=np.float32), independent(texts))
-    return choose_names(pool, scores, sets, rows[:, :20], both, weights, n_terms=n_terms)
+    return choose_names(pool, scores, sets, rows[:, :20], both, weights=weights, n_terms=n_terms)
 
 
 def name_parts(

@@ -143,7 +143,7 @@ def choose_terms(evidence: Evidence, n_terms: int = 3, keep: int = 24) -> Tensor
 
 def choose_names(
     pool: CandidateTerms, scores: list[np.ndarray], sets: DetectionSet, strongest: np.ndarray,
-    texts: tuple[np.ndarray, np.ndarray], weights: Weights = Weights(), per_source: int = 24,
+    texts: tuple[np.ndarray, np.ndarray], *, weights: Weights = Weights(), per_source: int = 24,
     n_terms: int = 3,
 ) -> pd.DataFrame:  # fmt: skip
     """Name every feature of `sets`: `per_source` candidates by each of the `scores` (n_features, n_terms),
