@@ -27,6 +27,8 @@ def stripped(book: nbformat.NotebookNode) -> nbformat.NotebookNode:
         cell.metadata.pop("execution", None)
         if cell.cell_type == "code":
             cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr"]
+            for output in cell.outputs:  # a widget keeps its text: nobody sees it without a kernel
+                output.get("data", {}).pop("application/vnd.jupyter.widget-view+json", None)
     return book
 
 
