@@ -50,8 +50,7 @@ class TrainConfig:
         aux_coef: weight of AuxK, 0 leaves dead latents dead.
         k_aux: how many dead latents a text may use; None: d_in / 2.
         dead_after: a latent is dead when not active on this many last training samples; None: an eighth of
-            the run, at least 10,000, at most 10 million. Fewer revive sooner, rare features among them, and
-            a step takes longer for every latent that AuxK works on.
+            the run, at most 10 million. Fewer revive sooner, rare features among them.
         eval_every: steps between held-out evaluations (rows of the history); None: an eighth of the run.
         seed: order of the batches, and which texts `train` holds out. The weights' seed is the SAE's.
     """
@@ -96,8 +95,7 @@ class Trainer:
     def __init__(self, sae: SAE, config: TrainConfig, device: torch.device) -> None:
         self.sae, self.config = sae.to(device).train(), config
         self.target = config.target_l0 or sae.target_l0
-        eighth = config.steps * config.batch_size // 8
-        self.dead_after = config.dead_after or min(max(eighth, 10_000), 10_000_000)
+        self.dead_after = config.dead_after or min(config.steps * config.batch_size // 8, 10_000_000)
         self.dead: Tensor | None = None
         self.state = {
             "format": FORMAT, "step": 0, "history": [],
