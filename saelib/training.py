@@ -202,13 +202,13 @@ def _tensor_cores(device: torch.device) -> Iterator[None]:
 def suggest_size(n_texts: int, d_in: int = 384) -> tuple[int, int]:
     """(d_sae, k) for a corpus of n_texts, so that features can be named.
 
-    From a measurement (`tests/benchmarks/sizes.py`: MiniLM, wiki-vital sentences, 1,000 to 27,000 training
-    texts, d_sae 16 to 2,048, k 4 to 16, a learning rate of 2e-3): the lowest held-out FVU among the sizes
-    at which 95% of the labels have a held-out detection of 0.9 or more was (64, 4) for 1,000 texts (where
-    no size reached 95%), (64, 4) for 3,000, (256, 4) for 10,000 and (512, 8) for 27,000. The line through
+    From a measurement with an earlier rule of choosing names, which the encoder alone judged (MiniLM,
+    wiki-vital sentences, 1,000 to 27,000 training texts, d_sae 16 to 2,048, k 4 to 16, a learning rate of
+    2e-3; `tests/benchmarks/sizes.py` measures anew): the lowest held-out FVU among the sizes at which 95%
+    of the names had a held-out AUROC of 0.9 or more was (64, 4) for 1,000 texts (where no size reached
+    95%), (64, 4) for 3,000, (256, 4) for 10,000 and (512, 8) for 27,000. The line through
     these, d_sae = 2^(2 log10 n), is also that of HypotheSAEs (Movva et al. 2025), which gives (1024, 8) for
-    100,000; for a d_in other than 384, and beyond 60,000 texts, this is an extrapolation (at 50,000
-    training abstracts of arXiv (1024, 8) gives 97%, `tests/benchmarks/labels.py`).
+    100,000; for a d_in other than 384, and beyond 60,000 texts, this is an extrapolation.
     """
     if n_texts < 1:
         raise ValueError(f"n_texts must be positive, not {n_texts}")
