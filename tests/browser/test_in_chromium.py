@@ -576,7 +576,7 @@ def test_a_map_of_65_thousand_features_pans(chromium, tmp_path, crowd):  # noqa:
     figure = go.Figure(FeatureMap(crowd, State()).figure)
     assert len(crowd.xy) == 65_000
     figure.update_layout(width=800)
-    figure.write_html(tmp_path / "map.html", include_plotlyjs=True, config=CONFIG)
+    figure.write_html(tmp_path / "map.html", include_plotlyjs=True, config=dict(CONFIG))
     page = chromium.new_page(viewport={"width": 900, "height": 700})
     began = time.perf_counter()
     page.goto((tmp_path / "map.html").as_uri())
