@@ -12,7 +12,6 @@ a construction.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -22,9 +21,8 @@ from scipy import sparse
 from scipy.stats import false_discovery_control, norm
 from torch import Tensor
 
+from saelib.encoder import Encode
 from saelib.sae import SAE
-
-Encode = Callable[[list[str]], np.ndarray]  # n strings → (n, d_in)
 
 
 def _rows(sae: SAE, *embeddings: np.ndarray) -> Tensor:

@@ -300,9 +300,7 @@ def _check_texts(manifest: dict, number: int, digest: str, path: Path) -> None:
     if number >= len(manifest["shards"]):
         raise StoreError(f"{path} holds a shorter corpus: choose another folder or overwrite=True")
     if manifest["shards"][number]["corpus"] != digest:
-        raise StoreError(
-            f"{path} holds other texts: choose another folder, or overwrite=True"
-        )
+        raise StoreError(f"{path} holds other texts: choose another folder, or overwrite=True")
 
 
 def _add_shard(path: Path, manifest: dict, rows: list[dict], vectors: np.ndarray, digest: str) -> None:

@@ -16,7 +16,8 @@ import pandas as pd
 from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS, CountVectorizer
 
 from saelib.activations import EncodedTexts, top_texts
-from saelib.naming.spelling import Encode, carrying_words, word_notes
+from saelib.encoder import Encode
+from saelib.naming.spelling import carrying_words, word_notes
 from saelib.sae import SAE
 
 MARKS = {

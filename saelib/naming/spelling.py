@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 
 import numpy as np
 import snowballstemmer
@@ -11,9 +10,9 @@ import torch
 from scipy.stats import binom
 from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS, CountVectorizer
 
+from saelib.encoder import Encode
 from saelib.sae import SAE
 
-Encode = Callable[[list[str]], np.ndarray]  # n strings → (n, d), unit norm
 WORD = re.compile(r"\d+(?:[.,]\d+)+|[^\W_]+(?:['’.\-][^\W_]+)*")
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +18,8 @@ import pandas as pd
 import torch
 
 from saelib.activations import EncodedTexts, top_texts
+from saelib.encoder import Encode
 from saelib.sae import SAE
-
-Encode = Callable[[list[str]], np.ndarray]  # n strings → (n, d)
 
 FITTED = json.loads(Path(__file__).with_suffix(".json").read_text(encoding="utf-8"))
 SIGNALS = ["closeness", "weakest", "n_terms", "n_words", "spelled"]

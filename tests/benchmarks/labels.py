@@ -78,9 +78,9 @@ def stability_table(saes, named, others, vectors) -> pd.DataFrame:
             comparing.stability(s, n, vectors(list(n.label)), s2, n2, vectors(list(n2.label))) for (s, n), (s2, n2) in members
         ])  # fmt: skip
         for title, part in {what: found, f"{what}, cosine ≥ 0.7": found[found.cosine >= 0.7]}.items():
-            lines[title] = part[["cosine", "label_cosine", "shared", "chance"]].astype(float).mean().to_dict() | {
-                "features": len(part)
-            }
+            lines[title] = part[["cosine", "label_cosine", "shared", "chance"]].astype(
+                float
+            ).mean().to_dict() | {"features": len(part)}
     return pd.DataFrame(lines).T
 
 

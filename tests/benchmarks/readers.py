@@ -100,13 +100,15 @@ def paired_differences(frame: pd.DataFrame, n_bootstrap: int = 10_000, seed: int
 
 def automatic_metrics(frame: pd.DataFrame, train, test, encode, independent) -> pd.DataFrame:
     """Per source, held-out texts: AUROC and average precision (all active against all other texts) by four judges."""
-    from saelib.naming import scoring
+    from saelib.encoder import lsa_space
+    from saelib.naming.lexicon import Lexicon
+    from saelib.naming.scoring import products
 
-    lexicon, lsa = scoring.Lexicon(test.texts), scoring.lsa_space(train.texts)
+    lexicon, lsa = Lexicon(test.texts), lsa_space(train.texts)
     labels, active = frame.label.tolist(), (test.table[:, frame.feature.to_numpy()] > 0).toarray().T
     judges = {
         "encoder": encode(labels) @ test.embeddings.T,
-        "bm25": lexicon.bm25(labels),
+        "bm25": products(lexicon.bm25(labels)),
         "lsa": lsa(labels) @ lsa(test.texts).T,
         "independent": independent(labels) @ independent(test.texts).T,
     }
@@ -342,7 +344,7 @@ def open_readers(store_folder: Path | None) -> tuple:
     """(train, test, encoder's function, independent encoder) for the SAE in data/readers/."""
     from saelib.activations import read_texts
     from saelib.corpus import load_corpus
-    from saelib.encoder import load_encoder
+    from saelib.encoder import load_encoder, load_independent
     from saelib.sae import load_sae
     from saelib.store import EmbeddingStore
 
@@ -353,19 +355,10 @@ def open_readers(store_folder: Path | None) -> tuple:
         store = EmbeddingStore.extract(
             ROOT / "data" / "stores" / "wiki-vital", load_corpus("wiki-vital"), encoder
         )
-    train, test = (read_texts(sae, store, rows) for rows in store.split(seed=0))
+    train, test = (
+        read_texts(sae, store, rows) for rows in store.split(seed=0, by="text")
+    )  # as that SAE was trained
     return train, test, encoder.encode, load_independent(train.texts)
-
-
-def load_independent(corpus: list[str]):
-    """wordllama's static embeddings, centred on the corpus: n strings → (n, d) unit vectors."""
-    import wordllama
-    from sklearn.preprocessing import normalize
-
-    folder = Path(wordllama.__file__).parent
-    model = wordllama.WordLlama.load(disable_download=True, cache_dir=folder)
-    mean = normalize(model.embed(corpus)).mean(0)
-    return lambda strings: normalize(normalize(model.embed(list(strings))) - mean)
 
 
 def main() -> None:
