@@ -32,7 +32,11 @@ const show = async () => {
   if (open && card.querySelector("details.more")) card.querySelector("details.more").open = true;
   if (chosen !== null && place.has(chosen)) trs[place.get(chosen)].classList.remove("on");
   chosen = key === "home" ? null : +key;
-  if (place.has(chosen)) trs[place.get(chosen)].classList.add("on");
+  if (place.has(chosen)) {
+    const tr = trs[place.get(chosen)], nav = tr.closest("nav"), at = tr.offsetTop - nav.scrollTop;
+    tr.classList.add("on");
+    if (at < 30 || at > nav.clientHeight - 44) nav.scrollTop = tr.offsetTop - nav.clientHeight / 2;
+  }
   map.select(chosen ?? -1);
   card.scrollTop = 0;
   if (asked && card.getBoundingClientRect().top > innerHeight - 120) card.scrollIntoView();
