@@ -98,7 +98,7 @@ class TextsList(w.VBox):
     def __init__(self, view: FeatureView, state: State) -> None:
         self.view, self.state = view, state
         self.fields = [
-            w.Text(placeholder=p, continuous_update=False, **labelled("180px", description=d))
+            w.Text(placeholder=p, continuous_update=False, **labelled("235px", description=d))
             for p, d in (("the selected one", "texts with feature"), ("any", "and feature"))
         ]
         self.rows, self.pager = w.HTML(layout=WIDE), Pager("texts", 8, self.draw)
