@@ -18,7 +18,16 @@ from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parent.parent
 MODULES = sorted((ROOT / "saelib").rglob("*.py"))
-TESTS_ONLY = {"torch", "jupyterlab", "nbmake", "pytest", "pytest-timeout", "ruff", "playwright"}
+TESTS_ONLY = {
+    "torch",
+    "jupyterlab",
+    "nbmake",
+    "pytest",
+    "pytest-timeout",
+    "pytest-xdist",
+    "ruff",
+    "playwright",
+}
 RECORDING_PIP = """
 import json, os, sys
 open(os.environ["RECORD"], "a").write(json.dumps(sys.argv[1:]) + "\\n")
