@@ -155,19 +155,11 @@ class SAE(nn.Module):
         z_hat = f @ self.W_dec + self.b_dec
         fired = f > 0
         recon = (z - z_hat).square().sum(1).mean() / self.d_in
-        aux = self.aux_loss(z, z_hat, dead, k_aux)
+        aux = z.new_zeros(())
+        if dead is not None and len(dead):
+            aux = aux_loss(z, z_hat, self.W_enc[:, dead], self.b_enc[dead], self.W_dec[dead], k_aux)
         total = recon + coefficient * penalty + aux_coef * aux
         return Loss(total, recon.detach(), fired.sum(1).float().mean(), aux.detach(), fired.any(0))
-
-    def aux_loss(self, z: Tensor, z_hat: Tensor, dead: Tensor | None, k_aux: int) -> Tensor:
-        """AuxK: the k_aux strongest dead latents make ê of e = z − ẑ; ‖e − ê‖² / ‖e‖² (Gao et al. 2024)."""
-        if dead is None or not len(dead):
-            return z.new_zeros(())
-        e = (z - z_hat).detach()
-        pre = z @ self.W_enc[:, dead] + self.b_enc[dead]
-        values, idx = pre.topk(min(k_aux, len(dead)), dim=1)
-        e_hat = torch.zeros_like(pre).scatter(1, idx, values.relu()) @ self.W_dec[dead]
-        return (e - e_hat).square().sum() / e.square().sum().clamp_min(1e-12)
 
     def start(self, sample: Tensor, target_l0: float | None) -> None:
         """Before the first step: fit the normaliser on training embeddings (n, D), take up the target L0."""
@@ -352,6 +344,19 @@ class JumpReLUSAE(SAE):
         for name in ("W_enc", "b_enc", "W_dec", "b_dec", "mean", "scale", "samples_since_active"):
             setattr(sae, name, getattr(self, name))
         return sae.to(self.mean.device)
+
+
+def aux_loss(z: Tensor, z_hat: Tensor, W_enc: Tensor, b_enc: Tensor, W_dec: Tensor, k_aux: int) -> Tensor:
+    """AuxK: dead latents learn what is left. ‖e − ê‖² / ‖e‖², e = z − ẑ (Gao et al. 2024, A.2).
+
+    ê is decoded from the k_aux largest of ReLU(π) among the N dead latents, whose weights are given: W_enc
+    (D, N), b_enc (N,), W_dec (N, D). e is a target, without gradient.
+    """
+    e = (z - z_hat).detach()
+    pre = z @ W_enc + b_enc
+    values, idx = pre.topk(min(k_aux, len(b_enc)), dim=1)
+    e_hat = torch.zeros_like(pre).scatter(1, idx, values.relu()) @ W_dec
+    return (e - e_hat).square().sum() / e.square().sum().clamp_min(1e-12)
 
 
 def jump_relu(pre: Tensor, theta: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:

@@ -26,7 +26,7 @@ from saelib.metrics import Evaluation, evaluate
 from saelib.sae import SAE, JumpReLUSAE
 from saelib.sparse_step import loss_function
 
-FORMAT = 2  # of a checkpoint
+FORMAT = 3  # of a checkpoint
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,10 @@ class Trainer:
         sae, config, self.calibration = self.sae, self.config, calibration
         sae.start(sample, self.target)
         self.state |= {"config": asdict(config), "sae": sae.config()}
-        groups = [{"params": [p for n, p in sae.named_parameters() if n != "threshold"], "peak": config.lr}]
+        # the same memory, row by row: of what is not contiguous, fused Adam makes copies
+        self.W_enc_rows = torch.nn.Parameter(sae.W_enc.detach().t())
+        weights = [self.W_enc_rows, sae.b_enc, sae.W_dec, sae.b_dec]
+        groups = [{"params": weights, "peak": config.lr}]
         if isinstance(sae, JumpReLUSAE):
             groups.append({"params": [sae.threshold], "peak": config.threshold_lr})
         self.adam = torch.optim.Adam(groups, lr=config.lr, betas=(0.9, 0.999), fused=True)
@@ -143,13 +146,14 @@ class Trainer:
         fade = min(1.0, (step + 1) / max(config.coefficient_warmup * config.steps, 1))
         k_aux = config.k_aux or max(sae.d_in // 2, 1)
 
-        self.adam.zero_grad(set_to_none=True)
+        sae.zero_grad(set_to_none=True)
         self.loss = self.loss_of(x, fade * self.state["coefficient"], self.dead, k_aux, config.aux_coef)
         self.loss.total.backward()
         # decoder rows keep their norm, so along them is nowhere to go; in pieces that stay in a cache
         for W, gradient in zip(sae.W_dec.detach().split(2048), sae.W_dec.grad.split(2048), strict=True):
             gradient.addcmul_((gradient * W).sum(1, keepdim=True), W, value=-1)
         torch.nn.utils.clip_grad_norm_(sae.parameters(), config.clip)
+        self.W_enc_rows.grad = sae.W_enc.grad.t()
         self.adam.step()
         sae.after_step()
 
@@ -227,7 +231,4 @@ class Trainer:
                 _, i, key = name.split(".")
                 slots.setdefault(int(i), {})[key] = value
         self.adam.load_state_dict({"state": slots, "param_groups": self.adam.state_dict()["param_groups"]})
-        for parameter, slot in self.adam.state.items():  # moments in the memory layout of their parameters
-            for key in ("exp_avg", "exp_avg_sq"):
-                slot[key] = torch.empty_like(parameter).copy_(slot[key])
         self.state, self.dead = state, tensors["dead"].to(mean.device) if "dead" in tensors else None
