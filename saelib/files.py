@@ -7,6 +7,7 @@ of the folder removes.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import socket
@@ -15,6 +16,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import numpy as np
 import xxhash
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
@@ -50,6 +52,13 @@ def write(path: Path, data: bytes | memoryview) -> None:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+def array_bytes(array: np.ndarray) -> memoryview:
+    """An `.npy` file of this array."""
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    return buffer.getbuffer()
 
 
 def write_json(path: Path, value: dict) -> None:
