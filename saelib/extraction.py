@@ -68,7 +68,7 @@ def _encode(
         )
     total = len(corpus) if hasattr(corpus, "__len__") else None
     look = {"unit": " texts", "disable": not progress, "mininterval": 1, "miniters": 1}
-    count, seen, writing = 0, 0, None
+    count, seen, cut, writing = 0, 0, getattr(encoder, "n_cut", 0), None
     with ThreadPoolExecutor(1) as writer, tqdm(total=total, desc="extracting", **look) as bar:
         for count, rows in enumerate(_batched(corpus, manifest["shard_rows"]), start=1):
             if count <= done or manifest["complete"]:
@@ -86,6 +86,10 @@ def _encode(
     if writing:
         writing.result()
     _check_count(path, manifest, count)
+    if progress and (cut := getattr(encoder, "n_cut", 0) - cut):
+        print(
+            f"{cut:,} of {seen:,} texts reach the encoder's limit of tokens: only their beginning is embedded"
+        )
     manifest["complete"] = True
     shards.write_manifest(path, manifest)
 

@@ -7,6 +7,7 @@ of the folder removes.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import socket
@@ -15,8 +16,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import numpy as np
 import xxhash
 from filelock import FileLock, Timeout
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import Tensor, uint8
 
 LEFTOVER = ".part"
@@ -48,6 +52,13 @@ def write(path: Path, data: bytes | memoryview) -> None:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+def array_bytes(array: np.ndarray) -> memoryview:
+    """An `.npy` file of this array."""
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    return buffer.getbuffer()
 
 
 def write_json(path: Path, value: dict) -> None:
@@ -92,6 +103,35 @@ def _read_soon(file: Path) -> str:
                 return text
         time.sleep(0.02)
     return ""
+
+
+def tensor_file(tensors: Mapping[str, Tensor], about: dict) -> bytes:
+    """A safetensors file of tensors and what is said about them, with a digest over both."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    text = json.dumps(about, default=lambda value: value.tolist() if hasattr(value, "tolist") else str(value))
+    return save(tensors, {"saelib": json.dumps({"digest": digest(tensors, text), "about": text})})
+
+
+def read_tensor_file(path: Path) -> tuple[dict[str, Tensor], dict | None]:
+    """Tensors, and what was said about them (None in a file that is not `tensor_file`'s).
+
+    Raises:
+        FileNotFoundError. ValueError: not one bit of it may differ from what was written.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            tensors, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
+        if metadata is None:
+            return tensors, None
+        signed = json.loads(metadata["saelib"])
+        if digest(tensors, signed["about"]) == signed["digest"]:
+            return tensors, json.loads(signed["about"])
+        problem = "its content does not match its digest"
+    except FileNotFoundError:
+        raise
+    except (SafetensorError, OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        problem = f"{type(error).__name__}: {str(error)[:200]}"
+    raise ValueError(f"{path} is damaged, or of an earlier version ({problem})")
 
 
 def digest(tensors: Mapping[str, Tensor], *texts: str) -> str:

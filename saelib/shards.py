@@ -16,7 +16,7 @@ import pandas as pd
 from pyarrow import parquet
 
 from saelib.encoder import Encoder
-from saelib.files import write, write_json
+from saelib.files import array_bytes, write, write_json
 
 FORMAT = 2  # 1 had no checksum of the manifest, and digests of the corpus without titles; it is still read
 DTYPES = ("float16", "float32")
@@ -140,9 +140,7 @@ def as_stored(vectors: np.ndarray, rows: list[dict], manifest: dict) -> np.ndarr
 
 def write_shard(path: Path, number: int, rows: list[dict], stored: np.ndarray) -> dict:
     """Write a shard's two files; returns its entry for the manifest."""
-    npy = io.BytesIO()
-    np.save(npy, stored, allow_pickle=False)
-    data = {"embeddings": npy.getbuffer(), "texts": pd.DataFrame(rows).to_parquet(index=False)}
+    data = {"embeddings": array_bytes(stored), "texts": pd.DataFrame(rows).to_parquet(index=False)}
     entry = {"rows": len(rows), **file_names(number)}
     for kind, content in data.items():
         write(path / entry[kind], content)

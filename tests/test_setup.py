@@ -220,7 +220,7 @@ def test_without_a_chromium_the_summary_says_so(tmp_path):
 # ---- imports ----
 
 # saelib's floors, from the ground up: a module imports from those before it only.
-CORE = """files text_files corpus encoder shards extraction store sae sparse_step metrics trainer training
+CORE = """checks files text_files corpus encoder shards extraction store sae sparse_step metrics trainer training
 activations attribution families steering plots tutorial""".split()
 WINGS = ["saelib.naming", "saelib.browser"]
 
