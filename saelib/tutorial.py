@@ -65,7 +65,7 @@ class Tutorial:
             try:
                 result = train(sae, store, config, checkpoint=folder, device=self.device, progress=False)
             except CheckpointError:  # left by an earlier version of the tutorial, whose settings were others
-                print(f"data/saes/{folder.name} was trained with other settings, or is damaged: training again")
+                print(f"data/saes/{folder.name} was trained with other settings, or is damaged: once more")
                 (folder / "checkpoint.safetensors").unlink()
                 return self.train(architecture, store, name)
             result.sae.save(folder, encoder=store.manifest["fingerprint"])
