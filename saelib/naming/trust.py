@@ -1,7 +1,7 @@
 """Trust: the chance that a reader accepts a name as it stands, from what is known without any reader.
 
-Four signals of a name and the ten strongest training texts of its feature go into a logistic regression that
-was fitted on the 300 rated names made of keywords, of two corpora (`data/readers/`;
+Four signals of a name and the ten strongest training texts of its feature go into a logistic regression,
+fitted on 500 rated names made of keywords, of two corpora (`data/readers/`;
 `tests/benchmarks/readers.py --fit` fits it again and writes `trust.json`). All come from words and from an
 encoder that did not make the embeddings: the one that did is the accused, and its cosines mean something
 else for every model. Trust says how a name will read, not how
