@@ -7,6 +7,7 @@ a buffer from random blocks and serves shuffled mini-batches.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import cached_property
 from itertools import islice
 from operator import index
 from pathlib import Path
@@ -89,8 +90,9 @@ class EmbeddingStore:
                 self._frame["title"] = self._frame["title"].fillna("")
         return self._frame
 
-    @property
+    @cached_property
     def texts(self) -> list[str]:
+        """All texts, in row order: a list made once, for `store.texts[i]` is written in loops."""
         return self.frame["text"].tolist()
 
     def embeddings(self, rows: np.ndarray | slice | None = None) -> np.ndarray:
