@@ -9,18 +9,20 @@ from scipy import sparse
 from sklearn.feature_extraction.text import CountVectorizer
 
 from saelib.encoder import WORD
+from saelib.naming.language import ENGLISH, Language
 
 
 class Lexicon:
-    """Texts as stem counts (English Snowball stems, n_texts × n_stems), for BM25 and keyword queries."""
+    """Texts as stem counts (Snowball stems, n_texts × n_stems), for BM25 and keyword queries."""
 
-    def __init__(self, texts: list[str]) -> None:
-        self.words = CountVectorizer(token_pattern=WORD, stop_words="english")
+    def __init__(self, texts: list[str], language: Language = ENGLISH) -> None:
+        self.words = CountVectorizer(token_pattern=WORD, stop_words=list(language.stop_words))
+        self.stemmer = snowballstemmer.stemmer(language.stemmer)
         try:
             counts = self.words.fit_transform(texts)
         except ValueError as error:
             raise ValueError("these texts hold no word to look for (stop words only)") from error
-        stems = snowballstemmer.stemmer("english").stemWords(self.words.get_feature_names_out().tolist())
+        stems = self.stemmer.stemWords(self.words.get_feature_names_out().tolist())
         self.place = {s: i for i, s in enumerate(dict.fromkeys(stems))}
         self.fold = sparse.csr_matrix(
             (np.ones(len(stems)), (range(len(stems)), [self.place[s] for s in stems]))
@@ -29,8 +31,8 @@ class Lexicon:
 
     def queries(self, strings: list[str]) -> tuple[sparse.csr_matrix, np.ndarray]:
         """Strings as stem indicators (n_strings, n_stems), and how many different stems each has in all."""
-        analyse, stem = self.words.build_analyzer(), snowballstemmer.stemmer("english")
-        stems = [set(stem.stemWords(analyse(s))) for s in strings]
+        analyse = self.words.build_analyzer()
+        stems = [set(self.stemmer.stemWords(analyse(s))) for s in strings]
         pairs = [(i, self.place[s]) for i, found in enumerate(stems) for s in found if s in self.place]
         rows, columns = zip(*pairs, strict=True) if pairs else ((), ())
         matrix = sparse.csr_matrix(

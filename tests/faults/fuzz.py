@@ -173,9 +173,9 @@ def tensor(rng, folder):
         x = x * 0
     form = pick(rng, ["tensor", "array", "frame", "list", "grad", "nonsense"])
     data = {
-        "tensor": lambda: torch.from_numpy(x), "array": lambda: x, "list": lambda: x.tolist(),
+        "tensor": lambda: torch.as_tensor(x), "array": lambda: x, "list": lambda: x.tolist(),
         "frame": lambda: pd.DataFrame(x) if x.ndim == 2 else x,
-        "grad": lambda: torch.from_numpy(x).float().requires_grad_(),
+        "grad": lambda: torch.as_tensor(x).float().requires_grad_(),
         "nonsense": lambda: pick(rng, [None, "x", [["a"]], {}, object(), [[1], [1, 2]]]),
     }[form]()  # fmt: skip
     held = (
