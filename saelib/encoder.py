@@ -7,6 +7,7 @@ independent encoder (`load_independent`), which had no part in the embeddings an
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,6 +20,8 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.preprocessing import normalize
 from tqdm.auto import tqdm
 from transformers.utils import logging as transformers_logging
+
+from saelib.corpus import mended
 
 PACKAGED = "all-MiniLM-L6-v2"
 CHUNK = 1024  # texts tokenised together
@@ -52,18 +55,23 @@ class Encoder:
 
     Attributes:
         name: what was asked for; d_in: width of an embedding; fingerprint: SHA-256 over the
-        weights (16 hex digits), which ties a store to the encoder that wrote it.
+        weights, and over what else makes its vectors others (16 hex digits): ties a store to its encoder;
+        prompt: put before every text, the model's default; n_cut: texts so far that reached its token limit.
     """
 
     def __init__(self, model: SentenceTransformer, name: str, dtype: torch.dtype) -> None:
-        self.name, self.dtype = name, dtype
+        self.name, self.dtype, self.n_cut = name, dtype, 0
+        self.prompt = model.prompts.get(model.default_prompt_name) or None
         digest = hashlib.sha256()
         for key, tensor in sorted(model.state_dict().items()):
             digest.update(key.encode())
-            digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        pooling = [str(module.pooling_mode) for module in model if hasattr(module, "pooling_mode")]
+        for setting, usual in ((self.prompt, None), (model.truncate_dim, None), (pooling, ["mean"])):
+            digest.update(b"" if setting in (usual, []) else repr(setting).encode())
         self.fingerprint = digest.hexdigest()[:16]
         self.model = model.to(dtype).eval()
-        self.d_in = int(model.get_embedding_dimension())
+        self.d_in = int(model.get_embedding_dimension() or len(model.encode(["a"])[0]))
 
     def __repr__(self) -> str:
         return f"Encoder({self.name}, d_in={self.d_in}, {self.dtype}, {self.model.device})"
@@ -85,12 +93,19 @@ class Encoder:
             batch_tokens: tokens in one forward pass; None: 2,048 on a CPU (its caches), 65,536 elsewhere.
             progress: True shows a bar; a function is told, again and again, how many more texts are done.
 
+        Halves of characters (lone surrogates) are read as U+FFFD. Texts beyond the encoder's limit are cut;
+        the first time, a warning says how many.
+
         Raises:
-            ValueError: when a row is not a non-empty string.
+            ValueError: when a row is not a non-empty string, or there is one string instead of a list.
         """
+        if isinstance(texts, str):
+            raise ValueError("one text alone is [text]: encode takes a list")
+        texts = list(texts)
         for i, text in enumerate(texts):
             if not isinstance(text, str) or not text.strip():
                 raise ValueError(f"text {i} cannot be embedded: {text!r}; load_corpus drops such rows")
+        texts = [mended(text) for text in texts]
         budget = batch_tokens or (2048 if self.model.device.type == "cpu" else 65_536)
         distinct = list(dict.fromkeys(texts))
         order = sorted(range(len(distinct)), key=lambda i: -len(distinct[i]))
@@ -101,11 +116,11 @@ class Encoder:
         )
         tell = progress if callable(progress) else bar.update
         with ThreadPoolExecutor(1) as pool, bar:
-            ready = pool.submit(self.model.preprocess, [distinct[i] for i in chunks[0]]) if chunks else None
+            ready = pool.submit(self._tokens, [distinct[i] for i in chunks[0]]) if chunks else None
             for number, rows in enumerate(chunks):
                 features = ready.result()
                 if number + 1 < len(chunks):
-                    ready = pool.submit(self.model.preprocess, [distinct[i] for i in chunks[number + 1]])
+                    ready = pool.submit(self._tokens, [distinct[i] for i in chunks[number + 1]])
                 vectors[rows] = self._embed(features, budget).cpu().numpy()
                 tell(len(rows))
         if len(distinct) == len(texts):
@@ -113,12 +128,28 @@ class Encoder:
         place = {text: i for i, text in enumerate(distinct)}
         return vectors[[place[text] for text in texts]]
 
+    def _tokens(self, texts: list[str]) -> dict:
+        return self.model.preprocess(texts, prompt=self.prompt)
+
+    def _note_cuts(self, lengths: torch.Tensor) -> None:
+        """Count the texts that fill the encoder's limit of tokens, and say so once."""
+        limit = self.model.max_seq_length
+        cut = int((lengths >= limit).sum()) if limit else 0
+        if cut and not self.n_cut:
+            warnings.warn(
+                f"{cut} texts or more reach the {limit} tokens that {self.name} reads: what comes after is "
+                "not embedded (split long texts; Encoder.n_cut counts them)",
+                stacklevel=3,
+            )
+        self.n_cut += cut
+
     def _embed(self, features: dict, budget: int) -> torch.Tensor:
         """One tokenised chunk → (n, d_in), in batches of like token count, each cut to its longest row."""
         mask = features.get("attention_mask")
         if mask is None:  # a model without attention (static embeddings) pads nothing
             return self._forward(features)
         lengths, order = mask.sum(1).sort(descending=True, stable=True)
+        self._note_cuts(lengths)
         padded_right, parts, start = bool(mask[:, 0].all()), [], 0
         while start < len(order):
             longest = int(lengths[start])
@@ -134,20 +165,30 @@ class Encoder:
 
     def _forward(self, features: dict) -> torch.Tensor:
         features = {k: v.to(self.model.device) if torch.is_tensor(v) else v for k, v in features.items()}
-        return torch.nn.functional.normalize(self.model(features)["sentence_embedding"].float(), dim=-1)
+        vectors = self.model(features)["sentence_embedding"][:, : self.d_in]  # a model may be cut in width
+        return torch.nn.functional.normalize(vectors.float(), dim=-1)
 
 
 def load_encoder(
-    name: str = PACKAGED, device: str | torch.device | None = None, dtype: torch.dtype | None = None
+    name: str | Path = PACKAGED,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
 ) -> Encoder:
     """Load an encoder; `all-MiniLM-L6-v2` comes from its wheel, offline, when that is installed.
 
     Args:
         name: a sentence-transformers model name or a local folder.
-        device: None picks the hardware's. dtype: None picks `pick_dtype(device)`.
+        device: None picks the hardware's. dtype: None picks `pick_dtype(device)`; "float32" is torch.float32.
+
+    Raises:
+        ValueError: a dtype that is none. Whatever sentence-transformers raises for a model it cannot load.
     """
     device = pick_device() if device is None else torch.device(device)
-    dtype = pick_dtype(device) if dtype is None else dtype
+    wanted = pick_dtype(device) if dtype is None else dtype
+    dtype = getattr(torch, wanted, None) if isinstance(wanted, str) else wanted
+    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+        raise ValueError(f"dtype must be a floating type such as 'float32' or torch.bfloat16, not {wanted!r}")
+    name = str(Path(name).expanduser()) if isinstance(name, Path) or str(name).startswith("~") else name
     path = name
     if name.removeprefix("sentence-transformers/") == PACKAGED:
         try:

@@ -18,7 +18,16 @@ from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parent.parent
 MODULES = sorted((ROOT / "saelib").rglob("*.py"))
-TESTS_ONLY = {"torch", "jupyterlab", "nbmake", "pytest", "pytest-timeout", "ruff", "playwright"}
+TESTS_ONLY = {
+    "torch",
+    "jupyterlab",
+    "nbmake",
+    "pytest",
+    "pytest-timeout",
+    "pytest-xdist",
+    "ruff",
+    "playwright",
+}
 RECORDING_PIP = """
 import json, os, sys
 open(os.environ["RECORD"], "a").write(json.dumps(sys.argv[1:]) + "\\n")
@@ -211,9 +220,8 @@ def test_without_a_chromium_the_summary_says_so(tmp_path):
 # ---- imports ----
 
 # saelib's floors, from the ground up: a module imports from those before it only.
-CORE = """corpus encoder store sae sparse_step metrics trainer training activations attribution domains families
-family_meaning steering
-plots tutorial""".split()
+CORE = """checks files text_files corpus encoder shards extraction store sae sparse_step metrics trainer training
+activations attribution domains families family_meaning steering plots tutorial""".split()
 WINGS = ["saelib.naming", "saelib.family_names", "saelib.browser", "saelib.steering_panel"]
 
 

@@ -10,6 +10,7 @@ import pandas as pd
 
 from saelib.browser import atlas
 from saelib.browser.view import FeatureView
+from saelib.files import array_bytes, write
 
 NO_NAME = ("unnamed", "(no label)", "(dead)")
 SORTS = {
@@ -66,7 +67,7 @@ def label_vectors(view: FeatureView) -> np.ndarray:
             vectors = view.encode([text or "?" for text in view.labels])
             if file:
                 file.parent.mkdir(parents=True, exist_ok=True)
-                np.save(file, vectors, allow_pickle=False)
+                write(file, array_bytes(vectors))
         view.vectors = (name, vectors)
     return view.vectors[1]
 
