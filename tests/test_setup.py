@@ -130,8 +130,11 @@ def test_set_up_installs_nothing_where_nothing_is_missing(monkeypatch):
 
 def test_what_is_imported_is_required():
     """Every package that saelib imports is in the runtime requirements (torch apart), so that the set-up cell suffices."""
-    called = {"sklearn": "scikit-learn", "umap": "umap-learn"}
-    wanted = {name.replace("-", "_") for name in requirements("requirements-runtime.txt")} | {"torch"}
+    called = {"sklearn": "scikit-learn", "umap": "umap-learn", "faiss": "faiss-cpu"}
+    wanted = {name.replace("-", "_") for name in requirements("requirements-runtime.txt")} | {
+        "torch",
+        "faiss_cpu",
+    }  # an extra
     comes_with = {
         "transformers",
         "markupsafe",

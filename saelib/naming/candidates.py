@@ -26,6 +26,7 @@ from scipy import sparse
 from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
 from saelib.encoder import Encode
+from saelib.naming.lexicon import Lexicon
 from saelib.sae import SAE
 
 TOKEN = re.compile(
@@ -61,6 +62,7 @@ class CandidateTerms:
     Attributes:
         terms: n_terms strings. counts: (n_texts, n_terms) CSR, how often each stands in each text.
         noun: (n_terms,) in 0..1, how much each is used like the head of a noun phrase.
+        rarest: (n_terms,) log of the share of texts that hold each one's rarest word.
         vectors, independent: (n_terms, d) unit norm, by the encoder and by the independent one.
         stems: (n_terms, 2) numbers of its first and last word's stems; terms sharing one are never in one
         name.
@@ -69,6 +71,7 @@ class CandidateTerms:
     terms: np.ndarray
     counts: sparse.csr_matrix
     noun: np.ndarray
+    rarest: np.ndarray
     vectors: np.ndarray
     independent: np.ndarray
     stems: np.ndarray
@@ -189,7 +192,9 @@ def candidate_terms(
     ends = [[t.split(" ")[i] for t in terms] for i in (0, -1)]
     stems = pd.factorize(np.array(stem.stemWords(ends[0] + ends[1]), dtype=object))[0].reshape(2, -1).T
     strings = list(terms)
-    return CandidateTerms(terms, counts[:, kept], noun[kept], encode(strings), independent(strings), stems)
+    rarest = Lexicon(texts).rarest(strings)
+    both = encode(strings), independent(strings)
+    return CandidateTerms(terms, counts[:, kept], noun[kept], rarest, *both, stems)
 
 
 def membership(rows: np.ndarray, n_texts: int) -> sparse.csr_matrix:

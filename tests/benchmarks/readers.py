@@ -28,6 +28,13 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 READERS = ROOT / "data" / "readers"
 SOURCES = ["keybert", "chosen", "prototype", "language_model"]
+KEYWORDS = [
+    "keybert",
+    "chosen",
+    "prototype",
+    "second round, wiki",
+    "second round, arxiv",
+]  # what trust is for
 FIRST_ROUND = ["keybert", "chosen", "language_model"]  # the 180 names that one annotator saw
 
 
@@ -54,6 +61,17 @@ def read_ratings() -> pd.DataFrame:
             records.append(record | (found_texts(name["find"]) if "find" in name else {}))
     frame = pd.DataFrame(records)
     return frame.assign(accepted=frame.rating == 2)
+
+
+def read_second_round() -> pd.DataFrame:
+    """The names rated in the second round, with their signals (the texts of one corpus are not ours to give)."""
+    frame = pd.read_csv(READERS / "second_round.csv")
+    model = frame.source == "language_model"
+    return frame.assign(
+        feature="second " + frame.corpus + " " + frame.feature.astype(str),
+        source=np.where(model, "language model, ", "") + "second round, " + frame.corpus,
+        accepted=frame.rating == 2,
+    )
 
 
 def found_texts(task: dict) -> dict[str, float]:
@@ -135,14 +153,16 @@ def fit_logistic(signals: pd.DataFrame, accepted: np.ndarray) -> dict:
 
 
 def cross_validated(frame: pd.DataFrame, signals: pd.DataFrame, seed: int, n_folds: int = 10) -> np.ndarray:
-    """Predictions for each name by a fit that saw no name of its feature."""
+    """Predictions for each name by a fit on names made of keywords that saw no name of its feature."""
     from saelib.naming.trust import trust
 
+    keywords = frame.source.isin(KEYWORDS).to_numpy()
     features = np.random.default_rng(seed).permutation(frame.feature.unique())
     fold = frame.feature.map({f: i % n_folds for i, f in enumerate(features)}).to_numpy()
     predicted = np.empty(len(frame))
     for i in range(n_folds):
-        fitted = fit_logistic(signals[fold != i], frame.accepted[fold != i])
+        seen = (fold != i) & keywords
+        fitted = fit_logistic(signals[seen], frame.accepted[seen])
         predicted[fold == i] = trust(signals[fold == i], fitted)
     return predicted
 
@@ -179,8 +199,12 @@ def calibration_figure(predicted: np.ndarray, accepted: np.ndarray, path: Path) 
 
 
 def threshold_table(frame: pd.DataFrame, predicted: np.ndarray) -> pd.DataFrame:
-    """At each threshold, for all names and for the prototype's: share shown, mean trust of those, share accepted."""
-    groups, lines = {"all": frame.source != "", "prototype": frame.source == "prototype"}, {}
+    """At each threshold, by group: share shown, mean trust of those, share accepted."""
+    second = frame.source.str.startswith("second")
+    groups, lines = (
+        {"all": frame.source != "", "prototype": frame.source == "prototype", "second round": second},
+        {},
+    )
     for threshold in np.arange(0.4, 0.86, 0.05).round(2):
         for group, of in groups.items():
             shown = of & (predicted >= threshold)
@@ -204,14 +228,9 @@ def fit_trust(frame: pd.DataFrame, signals: pd.DataFrame, threshold: float, n_re
     from saelib.naming.trust import calibration
 
     draws = np.array([cross_validated(frame, signals, seed) for seed in range(n_repeats)])
-    first = frame.source.isin(FIRST_ROUND).to_numpy()
-    plain = first & (signals.spelled == 0).to_numpy()
-    groups = {
-        "180 names of the first round": first,
-        "the same without names of spellings": plain,
-        "all 240": first | True,
-    }
-    groups |= {source: (frame.source == source).to_numpy() for source in SOURCES}
+    first, keywords = (frame.source.isin(s).to_numpy() for s in (FIRST_ROUND, KEYWORDS))
+    groups = {"180 names of the first round": first, f"the {keywords.sum()} made of keywords": keywords}
+    groups |= {source: (frame.source == source).to_numpy() for source in frame.source.unique()}
     area = {name: [roc_auc_score(frame.accepted[on], p[on]) for p in draws] for name, on in groups.items()}
     predicted, features = draws.mean(0), frame.feature.nunique()
     table = pd.DataFrame(
@@ -223,10 +242,13 @@ def fit_trust(frame: pd.DataFrame, signals: pd.DataFrame, threshold: float, n_re
     table["mean trust"] = [predicted[on].mean() for on in groups.values()]
     table["accepted"] = [frame.accepted[on].mean() for on in groups.values()]
     print(f"\nTrust, cross-validated by feature ({n_repeats} × 10 folds)\n" + table.round(3).to_string())
-    low, high = bootstrap_area(frame[first], predicted[first])
-    print(f"ROC area of the 180, 95% bootstrap over features: [{low:.3f}, {high:.3f}]")
-    single = {s: roc_auc_score(frame.accepted[first], signals[s][first]) for s in signals}
-    print("Each signal alone on the 180: " + ", ".join(f"{s} {v:.2f}" for s, v in single.items()))
+    frame, signals, predicted = frame[keywords], signals[keywords], predicted[keywords]
+    low, high = bootstrap_area(frame, predicted)
+    print(
+        f"From here on those made of keywords. ROC area, 95% bootstrap over features: [{low:.3f}, {high:.3f}]"
+    )
+    single = {s: roc_auc_score(frame.accepted, signals[s]) for s in signals}
+    print("Each signal alone: " + ", ".join(f"{s} {v:.2f}" for s, v in single.items()))
     bins = calibration(predicted, frame.accepted.to_numpy())
     error = np.average((bins.predicted - bins.accepted).abs(), weights=bins.n)
     print("\nCalibration (predictions that the fit did not see)\n" + bins.round(3).to_string(index=False))
@@ -241,7 +263,7 @@ def fit_trust(frame: pd.DataFrame, signals: pd.DataFrame, threshold: float, n_re
     fitted |= {
         "names": len(frame),
         "features": features,
-        "roc_area_cv": float(np.mean(area["180 names of the first round"])),
+        "roc_area_cv": float(np.mean(area[f"the {keywords.sum()} made of keywords"])),
     }
     (ROOT / "saelib" / "naming" / "trust.json").write_text(json.dumps(fitted, indent=1) + "\n")
     table = frame[["feature", "source", "label", "rating"]].join(signals).assign(trust_cv=predicted)
@@ -384,10 +406,13 @@ def main() -> None:
     frame = read_ratings()
     train, test, encode, independent = open_readers(arguments.store)
     if arguments.fit:
-        from saelib.naming.trust import name_signals
+        from saelib.naming.trust import SIGNALS, name_signals
 
         signals = name_signals(frame.set_index("feature"), train, independent).reset_index(drop=True)
-        return fit_trust(frame, signals, arguments.threshold)
+        frame = pd.concat(
+            [frame.join(signals).astype({"feature": str}), read_second_round()], ignore_index=True
+        )
+        return fit_trust(frame, frame[SIGNALS], arguments.threshold)
     print("Readers: 60 features, blind\n" + acceptance(frame).loc[SOURCES].round(3).to_string())
     print(
         "\nPaired differences, 95% bootstrap over features\n" + paired_differences(frame).round(3).to_string()
