@@ -14,6 +14,7 @@ from saelib.family_names import name_families
 from saelib.metrics import evaluate, match_features, mean_max_cosine, neighbour_recall, probe_accuracy
 from saelib.naming.comparing import collision, judge_all, paired_difference, summary
 from saelib.naming.keybert import KeyBERTInterpreter
+from saelib.naming.language import Language
 from saelib.naming.pipeline import as_shown, name_features
 from saelib.naming.scoring import metric_sanity
 from saelib.naming.trust import calibration, named_share
@@ -25,7 +26,7 @@ from saelib.tutorial import start
 
 __all__ = [
     "BatchTopKSAE", "EmbeddingCache", "EmbeddingStore", "EncodedTexts", "JumpReLUSAE",
-    "KeyBERTInterpreter", "TopKSAE", "TrainConfig", "VanillaSAE", "activation_table", "as_shown",
+    "KeyBERTInterpreter", "Language", "TopKSAE", "TrainConfig", "VanillaSAE", "activation_table", "as_shown",
     "browse", "calibration", "collision", "cosine_parts", "domain_contrast", "domains", "evaluate",
     "explain_embedding", "families", "feature_stats", "find_families", "judge_all", "load_corpus",
     "load_encoder", "load_independent", "load_sae", "make_sae", "make_view", "match_features",

@@ -5,15 +5,17 @@ from __future__ import annotations
 import math
 from operator import index
 
+LARGEST = 2**53  # beyond it floats have gaps
 
-def whole(name: str, value: object, least: int = 1, most: int | None = None) -> int:
+
+def whole(name: str, value: object, least: int = 1, most: int = LARGEST) -> int:
     """The whole number `value` in least..most; raises ValueError for anything else."""
     try:
         found = index(None if isinstance(value, bool) else value)
     except TypeError:
         raise ValueError(f"{name} must be a whole number, not {value!r}") from None
-    if found < least or (most is not None and found > most):
-        span = f"at least {least}" if most is None else f"in {least}..{most}"
+    if not least <= found <= most:
+        span = f"at least {least}" if found < least and most == LARGEST else f"in {least}..{most}"
         raise ValueError(f"{name} must be {span}, not {found}")
     return found
 
@@ -30,4 +32,4 @@ def number(name: str, value: object, most: float | None = None, zero: bool = Fal
         )
     if most is not None and found > most:
         raise ValueError(f"{name} must be at most {most}, not {found}")
-    return index(value) if hasattr(value, "__index__") and found.is_integer() else found
+    return index(value) if hasattr(value, "__index__") and found < LARGEST else found

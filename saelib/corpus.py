@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from operator import index
 from pathlib import Path
+from unicodedata import normalize
 
 import numpy as np
 import pandas as pd
@@ -80,8 +81,8 @@ def mended(text: str) -> str:
 def as_row(row: Mapping, text: str = "text", domain: str | None = "domain") -> dict:
     """A row of any source as `text`, `domain` and, where it has a title, `title`."""
     found = {"text": row.get(text), "domain": domain_of(row.get(domain) if domain else None)}
-    if isinstance(found["text"], str):
-        found["text"] = mended(found["text"])
+    if isinstance(found["text"], str):  # composed, so that a word is the same word whoever typed it
+        found["text"] = normalize("NFC", mended(found["text"]))
     if isinstance(row.get("title"), str):
         found["title"] = mended(row["title"])
     return found
@@ -234,7 +235,7 @@ def _table(
         if reason := why_not_embeddable(found["text"]):
             dropped[reason] += 1
             continue
-        odd["with half a character (a lone surrogate), replaced"] += found["text"] != row[text]
+        odd["with half a character (a lone surrogate), replaced"] += bool(SURROGATE.search(row[text]))
         odd["with HTML (tags or entities), which would end up in names"] += bool(MARKUP.search(found["text"]))
         for column in table:
             table[column].append(found.get(column, ""))

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from unicodedata import category
 
 import numpy as np
 import torch
 from sentence_transformers import SentenceTransformer
 from sklearn.decomposition import TruncatedSVD
-from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS, TfidfVectorizer
 from sklearn.preprocessing import normalize
 from tqdm.auto import tqdm
 from transformers.utils import logging as transformers_logging
@@ -25,7 +26,9 @@ from saelib.corpus import mended
 
 PACKAGED = "all-MiniLM-L6-v2"
 CHUNK = 1024  # texts tokenised together
-WORD = r"(?u)\b\w\w+\b"
+# combining marks and joiners, which belong to words (Hindi's vowels, Persian's ZWNJ) and which \w lacks
+MARKS = "\u200c\u200d" + "".join(c for c in map(chr, range(0x300, 0xFFFF)) if category(c)[0] == "M")
+WORD = rf"(?u)\b\w[\w{MARKS}]+"
 
 Encode = Callable[[list[str]], np.ndarray]  # n strings → (n, d)
 
@@ -222,14 +225,21 @@ class EmbeddingCache:
         return self.table[[self.place[s] for s in strings]]
 
 
-def lsa_space(corpus: list[str], n_dims: int = 200, seed: int = 0) -> Encode:
+def lsa_space(
+    corpus: list[str], n_dims: int = 200, seed: int = 0, stop_words: Collection[str] = ENGLISH_STOP_WORDS
+) -> Encode:
     """Latent semantic space of a corpus (Deerwester et al. 1990): n strings → (n, n_dims) unit vectors."""
-    min_df = 2 if len(corpus) > 100 else 1
-    tfidf = TfidfVectorizer(token_pattern=WORD, stop_words="english", sublinear_tf=True, min_df=min_df)
-    try:
-        weights = tfidf.fit_transform(corpus)
-    except ValueError as error:
-        raise ValueError(f"these {len(corpus)} texts share no word but stop words: no LSA space") from error
+    for min_df in (2, 1) if len(corpus) > 100 else (1,):
+        tfidf = TfidfVectorizer(
+            token_pattern=WORD, stop_words=list(stop_words), sublinear_tf=True, min_df=min_df
+        )
+        try:
+            weights = tfidf.fit_transform(corpus)
+            break
+        except ValueError:  # no word is left
+            weights = None
+    if weights is None:
+        raise ValueError(f"these {len(corpus)} texts hold no word but stop words: no LSA space")
     n_dims = max(min(n_dims, min(weights.shape) - 1), 1)
     svd = TruncatedSVD(n_dims, random_state=seed).fit(weights)
     return lambda strings: normalize(svd.transform(tfidf.transform(strings))).astype(np.float32)

@@ -65,9 +65,9 @@ class SAE(nn.Module):
 
     def __init__(self, d_in: int, d_sae: int, seed: int = 0) -> None:
         super().__init__()
-        self.d_in, self.d_sae = d_in, d_sae = whole("d_in", d_in), whole("d_sae", d_sae)
+        self.d_in, self.d_sae = d_in, d_sae = whole("d_in", d_in, 1, 2**31), whole("d_sae", d_sae, 1, 2**31)
         generator = torch.Generator().manual_seed(
-            whole("seed", seed, 0, 2**63 - 1)
+            whole("seed", seed, 0)
         )  # local: constructors do not reseed the world
         W_dec = nnf.normalize(torch.randn(d_sae, d_in, generator=generator), dim=1)
         self.W_dec = nn.Parameter(W_dec)  # (F, D), unit rows

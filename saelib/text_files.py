@@ -31,6 +31,8 @@ def text_files(source: str | Path) -> list[Path]:
         FileNotFoundError: what looks like a path leads nowhere. ValueError: an ending that is not read, a
         folder without a file of such endings, or with several kinds of them.
     """
+    if not str(source).strip():
+        raise ValueError("the name of the corpus is empty")
     path = Path(source).expanduser()
     known = ", ".join(READERS)
     try:

@@ -78,7 +78,8 @@ class TrainConfig:
             optional = value is None and name not in ("steps", "batch_size")
             checked[name] = None if optional else whole(name, value)
         for name in ("lr", "threshold_lr", "clip"):
-            checked[name] = number(name, getattr(self, name))
+            endless = name == "clip" and self.clip == math.inf  # never clips
+            checked[name] = math.inf if endless else number(name, getattr(self, name))
         for name in ("coefficient", "aux_coef"):
             checked[name] = number(name, getattr(self, name), zero=True)
         for name in ("coefficient_warmup", "warmup", "decay", "jumprelu_start"):

@@ -28,6 +28,8 @@ from saelib.shards import checksum
 from saelib.store import EmbeddingStore, batch_plan, row_numbers
 from saelib.trainer import TrainConfig, Trainer
 
+ENOUGH = 50_000  # embeddings that fix a mean or a held-out figure
+
 
 class TrainResult(NamedTuple):
     """The trained SAE, its history (a row per evaluation), the last of these, seconds of training."""
@@ -55,7 +57,8 @@ def train(
 
     Args:
         data: an `EmbeddingStore`, or embeddings (n, d_in): a tensor, an array, a DataFrame of numbers.
-        held_out: embeddings (m, d_in) to evaluate on; None keeps a seeded sixth aside, a store's by title.
+        held_out: embeddings (m, d_in) to evaluate on; None keeps a seeded sixth aside, a store's by title,
+            and evaluates on at most 50,000 of it.
         rows: the store's training rows (numbers or a mask), when `held_out` is given.
         checkpoint: folder to save to and resume from; None neither. It belongs to this configuration, these
             initial weights, these embeddings and rows; an SAE that this run has begun to train is known too.
@@ -129,7 +132,7 @@ class _Checkpoint(NamedTuple):
 class _Embeddings(NamedTuple):
     """Embeddings (n, d_in) by what they are for, and the training batches from any step on."""
 
-    sample: Tensor  # for the normaliser
+    sample: Callable[[], Tensor]  # for the normaliser, read when it is wanted and not kept
     calibration: Tensor  # no step sees these
     held_out: Tensor
     batches: Callable[[int], Iterator[Tensor]]
@@ -178,34 +181,37 @@ def _prepare(
     if is_store:
         if held_out is None:
             rows, test_rows = data.split(seed=config.seed)
-            held_out = torch.from_numpy(data.embeddings(test_rows))
+            held_out = torch.from_numpy(data.embeddings(_some(test_rows, config.seed)))
         rows = row_numbers(rows, len(data))
         aside = generator.random(len(rows)) < min(0.05, 4096 / max(len(rows), 1))
         aside[:1] |= not aside.any()  # of few texts, chance may have put none aside
-        calibration, whole_data = torch.from_numpy(data.embeddings(rows[aside])), data
-        train_rows = rows[~aside]
-        n_train = len(train_rows)
-        sample = torch.from_numpy(data.embeddings(np.sort(generator.permutation(train_rows)[:50_000])))
+        calibration, train_rows = torch.from_numpy(data.embeddings(rows[aside])), rows[~aside]
+        for_sample = np.sort(generator.permutation(train_rows)[:ENOUGH])
     else:
         check_embeddings(data, "training")
-        order, whole_data = torch.from_numpy(generator.permutation(len(data))).to(data.device), data
+        order = generator.permutation(len(data))
         if held_out is None:
-            held_out, order = data[order[: len(data) // 6]], order[len(data) // 6 :]
+            test_rows, order = order[: len(data) // 6], order[len(data) // 6 :]
+            held_out = data[_some(test_rows, config.seed)]
         n_aside = min(len(order) // 20, 4096) or 1
-        calibration, data = data[order[:n_aside]], data[order[n_aside:]]
-        n_train, sample = len(data), data[:50_000]
+        calibration, train_rows = data[order[:n_aside]], order[n_aside:]
+        for_sample = train_rows[:ENOUGH]
     check_embeddings(held_out, "held-out")
 
+    def sample() -> Tensor:
+        read = torch.from_numpy(data.embeddings(for_sample)) if is_store else data[for_sample]
+        return read.to(device, torch.float32)
+
     def batches(skip: int) -> Iterator[Tensor]:
-        if config.batch_size > n_train:
+        if config.batch_size > len(train_rows):
             raise ValueError(
-                f"batch_size {config.batch_size} is more than the {n_train} training rows: lower it"
+                f"batch_size {config.batch_size} is more than the {len(train_rows)} training rows: lower it"
             )
         if is_store:
             return data.batches(
                 config.batch_size, rows=train_rows, seed=config.seed, skip=skip, device=device
             )
-        return _tensor_batches(data.to(device, torch.float32), config, skip)
+        return _tensor_batches(data.to(device), train_rows, config, skip)
 
     def digests() -> dict[str, str]:
         found = {"held-out texts": digest({"": held_out})}
@@ -214,17 +220,22 @@ def _prepare(
                 "texts": checksum(data.manifest),
                 "rows": digest({"": torch.from_numpy(rows)}),
             }
-        return found | {"texts": digest({"": whole_data})}
+        return found | {"texts": digest({"": data})}
 
     trainers = [Trainer(sae, c, device) for sae, c in zip(saes, configs, strict=True)]
-    parts = (t.to(device, torch.float32) for t in (sample, calibration, held_out))
-    return _Embeddings(*parts, batches, digests, device), trainers
+    parts = (t.to(device, torch.float32) for t in (calibration, held_out))
+    return _Embeddings(sample, *parts, batches, digests, device), trainers
 
 
-def _tensor_batches(x: Tensor, config: TrainConfig, skip: int) -> Iterator[Tensor]:
-    """What `store.batches` is to a store, for a tensor (n, d_in) in memory."""
-    for _, picked in islice(batch_plan(len(x), config.batch_size, len(x), config.seed), skip, None):
-        yield x[torch.from_numpy(picked).to(x.device)]
+def _some(rows: np.ndarray, seed: int) -> np.ndarray:
+    """These rows, or a seeded sample where there are more than it takes to evaluate."""
+    return rows if len(rows) <= ENOUGH else np.sort(np.random.default_rng(seed).choice(rows, ENOUGH, False))
+
+
+def _tensor_batches(x: Tensor, rows: np.ndarray, config: TrainConfig, skip: int) -> Iterator[Tensor]:
+    """What `store.batches` is to a store, for rows of a tensor (n, d_in) in memory."""
+    for _, picked in islice(batch_plan(len(rows), config.batch_size, len(rows), config.seed), skip, None):
+        yield x[torch.from_numpy(rows[picked]).to(x.device)].float()
 
 
 def _run(
@@ -232,9 +243,11 @@ def _run(
     checkpoint: _Checkpoint | None = None,
 ) -> list[TrainResult]:  # fmt: skip
     with torch.inference_mode(False), torch.enable_grad(), ExitStack() as stack:
+        sample = embeddings.sample()
         for trainer in trainers:
             kept = (checkpoint.folder, checkpoint.run) if checkpoint else ()
-            trainer.begin(embeddings.sample, embeddings.calibration, *kept)
+            trainer.begin(sample, embeddings.calibration, *kept)
+        del sample
         began = time.perf_counter()
         saved = trainers[0].state["step"]
         if checkpoint and saved < last:  # a finished run is only read

@@ -352,9 +352,9 @@ def test_no_float64_on_the_device(name):
 def test_numbers_are_checked_where_they_come_in():
     whole = ["steps", "batch_size", "seed", "k_aux", "dead_after", "eval_every"]
     for name in [field.name for field in fields(TrainConfig)]:
-        for bad in (float("nan"), float("inf"), -1, "x", [1]) + ((20.5, True) if name in whole else (2,)) * (
-            name in whole
-        ):
+        for bad in [float("nan"), float("inf"), -1, "x", [1], *([20.5, True] if name in whole else [])]:
+            if (name, bad) == ("clip", float("inf")):
+                continue  # never clips
             with pytest.raises(ValueError, match=name):
                 TrainConfig(**{name: bad})
     for name in ("steps", "batch_size", "k_aux", "dead_after", "eval_every", "lr", "clip", "target_l0"):

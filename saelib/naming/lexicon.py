@@ -9,18 +9,20 @@ from scipy import sparse
 from sklearn.feature_extraction.text import CountVectorizer
 
 from saelib.encoder import WORD
+from saelib.naming.language import ENGLISH, Language
 
 
 class Lexicon:
-    """Texts as stem counts (English Snowball stems, n_texts × n_stems), for BM25 and keyword queries."""
+    """Texts as stem counts (Snowball stems, n_texts × n_stems), for BM25 and keyword queries."""
 
-    def __init__(self, texts: list[str]) -> None:
-        self.words = CountVectorizer(token_pattern=WORD, stop_words="english")
+    def __init__(self, texts: list[str], language: Language = ENGLISH) -> None:
+        self.words = CountVectorizer(token_pattern=WORD, stop_words=list(language.stop_words))
+        self.stemmer = snowballstemmer.stemmer(language.stemmer)
         try:
             counts = self.words.fit_transform(texts)
         except ValueError as error:
             raise ValueError("these texts hold no word to look for (stop words only)") from error
-        stems = snowballstemmer.stemmer("english").stemWords(self.words.get_feature_names_out().tolist())
+        stems = self.stemmer.stemWords(self.words.get_feature_names_out().tolist())
         self.place = {s: i for i, s in enumerate(dict.fromkeys(stems))}
         self.fold = sparse.csr_matrix(
             (np.ones(len(stems)), (range(len(stems)), [self.place[s] for s in stems]))
@@ -29,8 +31,8 @@ class Lexicon:
 
     def stems(self, strings: list[str]) -> list[set[str]]:
         """The different stems of each string, stop words apart."""
-        analyse, stem = self.words.build_analyzer(), snowballstemmer.stemmer("english")
-        return [set(stem.stemWords(analyse(s))) for s in strings]
+        analyse = self.words.build_analyzer()
+        return [set(self.stemmer.stemWords(analyse(s))) for s in strings]
 
     def rarest(self, strings: list[str]) -> np.ndarray:
         """(n_strings,) how common the rarest stem of each string is: log of the share of texts that hold it.

@@ -40,9 +40,9 @@ class Weights:
     cosine: float = 1.0
     held: float = 0.5
     noun: float = 0.05
-    each: float = 0.0
-    rarest: float = 0.0
-    gain: float = 0.03
+    each: float = 0.25
+    rarest: float = 0.04
+    gain: float = 0.02
     fit: tuple[float, float] = (0.35, 0.15)
     share: float = 0.6
 

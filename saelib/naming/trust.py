@@ -1,7 +1,7 @@
 """Trust: the chance that a reader accepts a name as it stands, from what is known without any reader.
 
-Four signals of a name and the ten strongest training texts of its feature go into a logistic regression that
-was fitted on the 300 rated names made of keywords, of two corpora (`data/readers/`;
+Four signals of a name and the ten strongest training texts of its feature go into a logistic regression,
+fitted on 500 rated names made of keywords, of two corpora (`data/readers/`;
 `tests/benchmarks/readers.py --fit` fits it again and writes `trust.json`). All come from words and from an
 encoder that did not make the embeddings: the one that did is the accused, and its cosines mean something
 else for every model. Trust says how a name will read, not how
@@ -20,6 +20,7 @@ import torch
 
 from saelib.activations import EncodedTexts, top_texts
 from saelib.encoder import Encode
+from saelib.naming.language import ENGLISH, Language
 from saelib.naming.lexicon import Lexicon
 from saelib.sae import SAE
 
@@ -30,7 +31,9 @@ WORD = re.compile(r"\w\w+")
 PREFIX = re.compile(r"(?<![\w-])([^\W\d_]{1,5})-(?![\w-])")  # the "st-" of "words beginning with st-"
 
 
-def name_signals(names: pd.DataFrame, train: EncodedTexts, independent: Encode) -> pd.DataFrame:
+def name_signals(
+    names: pd.DataFrame, train: EncodedTexts, independent: Encode, language: Language = ENGLISH
+) -> pd.DataFrame:
     """What is known of a name without a reader.
 
     Args:
@@ -47,7 +50,7 @@ def name_signals(names: pd.DataFrame, train: EncodedTexts, independent: Encode) 
     """
     rows, _ = top_texts(train.table, 10)
     strongest = [[train.texts[r] for r in rows[f] if r >= 0] for f in names.index]
-    return signals_of(names, strongest, independent, Lexicon(train.texts))
+    return signals_of(names, strongest, independent, Lexicon(train.texts, language))
 
 
 def signals_of(

@@ -63,15 +63,14 @@ def read_ratings() -> pd.DataFrame:
     return frame.assign(accepted=frame.rating == 2)
 
 
-def read_second_round() -> pd.DataFrame:
-    """The names rated in the second round, with their signals (the texts of one corpus are not ours to give)."""
-    frame = pd.read_csv(READERS / "second_round.csv")
-    model = frame.source == "language_model"
+def read_later_rounds() -> pd.DataFrame:
+    """The names rated later, of two corpora, with their signals (the texts of one are not ours to give)."""
+    frame = pd.read_csv(READERS / "later_rounds.csv")
     return frame.assign(
-        feature="second " + frame.corpus + " " + frame.feature.astype(str),
-        source=np.where(model, "language model, ", "") + "second round, " + frame.corpus,
+        feature=frame.corpus + " " + frame.feature.astype(str),
+        source=frame.source + ", round " + frame["round"].astype(str) + ", " + frame.corpus,
         accepted=frame.rating == 2,
-    )
+    ).drop(columns=["round", "corpus"])
 
 
 def found_texts(task: dict) -> dict[str, float]:
@@ -152,11 +151,16 @@ def fit_logistic(signals: pd.DataFrame, accepted: np.ndarray) -> dict:
     return {"intercept": intercept, "coefficients": dict(zip(signals, map(float, coefficients), strict=True))}
 
 
+def made_of_keywords(frame: pd.DataFrame) -> np.ndarray:
+    """Which names trust is for: all but those that a language model wrote."""
+    return ~frame.source.str.contains("language").to_numpy()
+
+
 def cross_validated(frame: pd.DataFrame, signals: pd.DataFrame, seed: int, n_folds: int = 10) -> np.ndarray:
     """Predictions for each name by a fit on names made of keywords that saw no name of its feature."""
     from saelib.naming.trust import trust
 
-    keywords = frame.source.isin(KEYWORDS).to_numpy()
+    keywords = made_of_keywords(frame)
     features = np.random.default_rng(seed).permutation(frame.feature.unique())
     fold = frame.feature.map({f: i % n_folds for i, f in enumerate(features)}).to_numpy()
     predicted = np.empty(len(frame))
@@ -200,11 +204,9 @@ def calibration_figure(predicted: np.ndarray, accepted: np.ndarray, path: Path) 
 
 def threshold_table(frame: pd.DataFrame, predicted: np.ndarray) -> pd.DataFrame:
     """At each threshold, by group: share shown, mean trust of those, share accepted."""
-    second = frame.source.str.startswith("second")
-    groups, lines = (
-        {"all": frame.source != "", "prototype": frame.source == "prototype", "second round": second},
-        {},
-    )
+    groups = {"all": frame.source != "", "choice, round 3": frame.source.str.startswith("choice, round 3")}
+    groups |= {c: frame.source == f"choice, round 3, {c}" for c in ("wiki", "arxiv")}
+    lines = {}
     for threshold in np.arange(0.4, 0.86, 0.05).round(2):
         for group, of in groups.items():
             shown = of & (predicted >= threshold)
@@ -228,7 +230,7 @@ def fit_trust(frame: pd.DataFrame, signals: pd.DataFrame, threshold: float, n_re
     from saelib.naming.trust import calibration
 
     draws = np.array([cross_validated(frame, signals, seed) for seed in range(n_repeats)])
-    first, keywords = (frame.source.isin(s).to_numpy() for s in (FIRST_ROUND, KEYWORDS))
+    first, keywords = frame.source.isin(FIRST_ROUND).to_numpy(), made_of_keywords(frame)
     groups = {"180 names of the first round": first, f"the {keywords.sum()} made of keywords": keywords}
     groups |= {source: (frame.source == source).to_numpy() for source in frame.source.unique()}
     area = {name: [roc_auc_score(frame.accepted[on], p[on]) for p in draws] for name, on in groups.items()}
@@ -242,6 +244,8 @@ def fit_trust(frame: pd.DataFrame, signals: pd.DataFrame, threshold: float, n_re
     table["mean trust"] = [predicted[on].mean() for on in groups.values()]
     table["accepted"] = [frame.accepted[on].mean() for on in groups.values()]
     print(f"\nTrust, cross-validated by feature ({n_repeats} × 10 folds)\n" + table.round(3).to_string())
+    table = frame[["feature", "source", "label", "rating"]].join(signals).assign(trust_cv=predicted)
+    table.round(4).to_csv(READERS / "trust_cv.csv", index=False)
     frame, signals, predicted = frame[keywords], signals[keywords], predicted[keywords]
     low, high = bootstrap_area(frame, predicted)
     print(
@@ -266,8 +270,6 @@ def fit_trust(frame: pd.DataFrame, signals: pd.DataFrame, threshold: float, n_re
         "roc_area_cv": float(np.mean(area[f"the {keywords.sum()} made of keywords"])),
     }
     (ROOT / "saelib" / "naming" / "trust.json").write_text(json.dumps(fitted, indent=1) + "\n")
-    table = frame[["feature", "source", "label", "rating"]].join(signals).assign(trust_cv=predicted)
-    table.round(4).to_csv(READERS / "trust_cv.csv", index=False)
     calibration_figure(predicted, frame.accepted.to_numpy(), ROOT / "data" / "results" / "calibration.png")
 
 
@@ -390,7 +392,7 @@ def main() -> None:
     )
     parser.add_argument("--store", type=Path)
     parser.add_argument("--fit", action="store_true")
-    parser.add_argument("--threshold", type=float, default=0.6, help="written to trust.json by --fit")
+    parser.add_argument("--threshold", type=float, default=0.5, help="written to trust.json by --fit")
     parser.add_argument("--sheets", nargs=2, type=Path, metavar=("NAMES", "OUT"))
     parser.add_argument("--ratings", nargs="+", type=Path, metavar="SHEET")
     parser.add_argument("--key", type=Path)
@@ -410,7 +412,7 @@ def main() -> None:
 
         signals = name_signals(frame.set_index("feature"), train, independent).reset_index(drop=True)
         frame = pd.concat(
-            [frame.join(signals).astype({"feature": str}), read_second_round()], ignore_index=True
+            [frame.join(signals).astype({"feature": str}), read_later_rounds()], ignore_index=True
         )
         return fit_trust(frame, frame[SIGNALS], arguments.threshold)
     print("Readers: 60 features, blind\n" + acceptance(frame).loc[SOURCES].round(3).to_string())
