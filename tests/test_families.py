@@ -201,7 +201,9 @@ def test_a_family_is_named_by_what_its_members_share(words):
     }
     flat = [(family, kind) for family, own in kinds.items() for kind in own]
     places = ("river", "meadow", "street")
-    texts = [f"the {k} and the {f} near the {p} on day {i}" for i in range(12) for f, k in flat for p in places]
+    texts = [
+        f"the {k} and the {f} near the {p} on day {i}" for i in range(12) for f, k in flat for p in places
+    ]
     labels = ["animal", *kinds["animal"], "tool", *kinds["tool"]]
     g = np.random.default_rng(0)
     dense = np.array([[word in t.split() for word in labels] for t in texts]) * (
