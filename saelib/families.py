@@ -150,6 +150,9 @@ def of_feature(members: pd.DataFrame, d_sae: int) -> pd.DataFrame:
 def family_quality(table: sparse.csr_matrix, members: pd.DataFrame) -> pd.DataFrame:
     """Do the members fire together? Read it on texts that had no part in finding the families.
 
+    A family's first row is its root. All pairs that fire together are held, so this is for some 16,000
+    features at most.
+
     Means of w over pairs: `parent_child` (root and another), `child_child` (two others), `inside` (all
     pairs), `outside` (a member and any feature that is not one), `size`. Index family.
     """

@@ -140,7 +140,8 @@ def test_what_is_imported_is_required():
         "markupsafe",
         "IPython",
         "traitlets",
-    }  # sentence-transformers, jinja2, ipywidgets
+        "faiss",
+    }  # sentence-transformers, jinja2, ipywidgets; faiss is an extra, which one function asks for by name
     for path in MODULES:
         for name in imports(path):
             top = name.split(".")[0]

@@ -27,6 +27,7 @@ from scipy import sparse
 
 from saelib.encoder import MARKS, Encode
 from saelib.naming.language import ENGLISH, Language, check_spaced
+from saelib.naming.lexicon import Lexicon
 from saelib.sae import SAE
 
 TOKEN = re.compile(
@@ -60,6 +61,7 @@ class CandidateTerms:
     Attributes:
         terms: n_terms strings. counts: (n_texts, n_terms) CSR, how often each stands in each text.
         noun: (n_terms,) in 0..1, how much each is used like the head of a noun phrase.
+        rarest: (n_terms,) log of the share of texts that hold each one's rarest word.
         vectors, independent: (n_terms, d) unit norm, by the encoder and by the independent one.
         stems: (n_terms, 2) numbers of its first and last word's stems; terms sharing one are never in one
         name.
@@ -68,6 +70,7 @@ class CandidateTerms:
     terms: np.ndarray
     counts: sparse.csr_matrix
     noun: np.ndarray
+    rarest: np.ndarray
     vectors: np.ndarray
     independent: np.ndarray
     stems: np.ndarray
@@ -199,7 +202,9 @@ def candidate_terms(
     ends = [[t.split(" ")[i] for t in terms] for i in (0, -1)]
     stems = pd.factorize(np.array(stem.stemWords(ends[0] + ends[1]), dtype=object))[0].reshape(2, -1).T
     strings = list(terms)
-    return CandidateTerms(terms, counts[:, kept], noun[kept], encode(strings), independent(strings), stems)
+    rarest = Lexicon(texts, language).rarest(strings)
+    both = encode(strings), independent(strings)
+    return CandidateTerms(terms, counts[:, kept], noun[kept], rarest, *both, stems)
 
 
 def membership(rows: np.ndarray, n_texts: int) -> sparse.csr_matrix:

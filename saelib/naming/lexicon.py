@@ -29,10 +29,26 @@ class Lexicon:
         )
         self.counts: sparse.csr_matrix = (counts @ self.fold).tocsr()
 
+    def stems(self, strings: list[str]) -> list[set[str]]:
+        """The different stems of each string, stop words apart."""
+        analyse = self.words.build_analyzer()
+        return [set(self.stemmer.stemWords(analyse(s))) for s in strings]
+
+    def rarest(self, strings: list[str]) -> np.ndarray:
+        """(n_strings,) how common the rarest stem of each string is: log of the share of texts that hold it.
+
+        A stem that no text holds, or a string without any, counts as half a text.
+        """
+        n = self.counts.shape[0]
+        query, size = self.queries(strings)
+        common = np.log(np.bincount(self.counts.indices, minlength=self.counts.shape[1]) / n)
+        found = np.zeros(len(strings))
+        np.minimum.at(found, np.repeat(np.arange(len(strings)), np.diff(query.indptr)), common[query.indices])
+        return np.where((np.diff(query.indptr) < size) | (size == 0), np.log(0.5 / n), found)
+
     def queries(self, strings: list[str]) -> tuple[sparse.csr_matrix, np.ndarray]:
         """Strings as stem indicators (n_strings, n_stems), and how many different stems each has in all."""
-        analyse = self.words.build_analyzer()
-        stems = [set(self.stemmer.stemWords(analyse(s))) for s in strings]
+        stems = self.stems(strings)
         pairs = [(i, self.place[s]) for i, found in enumerate(stems) for s in found if s in self.place]
         rows, columns = zip(*pairs, strict=True) if pairs else ((), ())
         matrix = sparse.csr_matrix(

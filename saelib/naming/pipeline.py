@@ -143,7 +143,7 @@ def name_features(
     if len(two):
         renamed = name_parts(two, sae, train, vectors, independent, language)
         names.loc[renamed.index, ["label", "terms"]] = renamed
-    names["trust"] = trust(name_signals(said(names), train, independent))
+    names["trust"] = trust(name_signals(said(names), train, independent, language))
     names["shown"] = (names.trust >= THRESHOLD) | (names.kind == "form")
     names["density"] = (np.diff(train.table.tocsc().indptr) / train.table.shape[0])[names.index]
     names["top_rows"] = top_rows(train.table)
