@@ -140,8 +140,7 @@ def test_what_is_imported_is_required():
         "markupsafe",
         "IPython",
         "traitlets",
-        "faiss",
-    }  # sentence-transformers, jinja2, ipywidgets; faiss is an extra, which one function asks for by name
+    }  # sentence-transformers, jinja2, ipywidgets
     for path in MODULES:
         for name in imports(path):
             top = name.split(".")[0]

@@ -15,10 +15,10 @@ import sys
 import tempfile
 import time
 import traceback
-import unicodedata
 import warnings
 from collections import Counter
 from pathlib import Path
+from unicodedata import normalize
 
 import numpy as np
 import pandas as pd
@@ -50,10 +50,6 @@ def text(rng):
     return " ".join(pick(rng, PIECES) for _ in range(int(rng.integers(1, 4))))
 
 
-def composed(value):
-    return unicodedata.normalize("NFC", value)
-
-
 def embeddable(value):
     return isinstance(value, str) and any(c.isalnum() for c in value)
 
@@ -80,7 +76,7 @@ def corpus_in_memory(rng, folder):
         "dataset": Dataset.from_dict({"text": [v for v in values if isinstance(v, str) and "\ud83d" not in v]}),
     }[form]  # fmt: skip
     kept = [row.get("text") for row in rows] if form in ("rows", "frame", "tuple") else values
-    kept = [composed(v.replace("\ud83d", "\ufffd")) for v in kept if embeddable(v)]
+    kept = [normalize("NFC", v.replace("\ud83d", "\ufffd")) for v in kept if embeddable(v)]
     if form == "dataset":
         kept = [v for v in kept if "\ufffd" not in v]
     try:
@@ -131,7 +127,7 @@ def corpus_file(rng, folder):
     if damaged:
         data = damage(rng, data)
     file.write_bytes(data)
-    kept = [(composed(t), d or "all") for t, d in rows if embeddable(t)]
+    kept = [(normalize("NFC", t), d or "all") for t, d in rows if embeddable(t)]
     try:
         corpus = load_corpus(file, verbose=False)
     except (ValueError, FileNotFoundError) as error:
