@@ -14,7 +14,7 @@ import torch
 from scipy import sparse
 
 from saelib.sae import SAE
-from saelib.store import EmbeddingStore
+from saelib.store import EmbeddingStore, row_numbers
 
 
 @torch.no_grad()
@@ -29,7 +29,7 @@ def activation_table(
     d_in = data.d_in if isinstance(data, EmbeddingStore) else data.shape[1]
     if d_in != sae.d_in:
         raise ValueError(f"the SAE takes d_in {sae.d_in}, the data has {d_in}: another encoder wrote it")
-    rows = np.arange(len(data)) if rows is None else rows
+    rows = row_numbers(rows, len(data))
     device, blocks = sae.W_enc.device, []
     for start in range(0, len(rows), batch_size):
         here = rows[start : start + batch_size]
@@ -104,7 +104,7 @@ class EncodedTexts(NamedTuple):
 
 def read_texts(sae: SAE, store: EmbeddingStore, rows: np.ndarray | None = None) -> EncodedTexts:
     """Activations, texts, embeddings and domains of some rows of a store (all when None)."""
-    rows = np.arange(len(store)) if rows is None else rows
+    rows = row_numbers(rows, len(store))
     frame = store.frame.iloc[rows]
     return EncodedTexts(
         activation_table(sae, store, rows),

@@ -7,22 +7,28 @@ independent encoder (`load_independent`), which had no part in the embeddings an
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from unicodedata import category
 
 import numpy as np
 import torch
 from sentence_transformers import SentenceTransformer
 from sklearn.decomposition import TruncatedSVD
-from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS, TfidfVectorizer
 from sklearn.preprocessing import normalize
 from tqdm.auto import tqdm
 from transformers.utils import logging as transformers_logging
 
+from saelib.corpus import mended
+
 PACKAGED = "all-MiniLM-L6-v2"
 CHUNK = 1024  # texts tokenised together
-WORD = r"(?u)\b\w\w+\b"
+# combining marks and joiners, which belong to words (Hindi's vowels, Persian's ZWNJ) and which \w lacks
+MARKS = "\u200c\u200d" + "".join(c for c in map(chr, range(0x300, 0xFFFF)) if category(c)[0] == "M")
+WORD = rf"(?u)\b\w[\w{MARKS}]+"
 
 Encode = Callable[[list[str]], np.ndarray]  # n strings → (n, d)
 
@@ -52,18 +58,23 @@ class Encoder:
 
     Attributes:
         name: what was asked for; d_in: width of an embedding; fingerprint: SHA-256 over the
-        weights (16 hex digits), which ties a store to the encoder that wrote it.
+        weights, and over what else makes its vectors others (16 hex digits): ties a store to its encoder;
+        prompt: put before every text, the model's default; n_cut: texts so far that reached its token limit.
     """
 
     def __init__(self, model: SentenceTransformer, name: str, dtype: torch.dtype) -> None:
-        self.name, self.dtype = name, dtype
+        self.name, self.dtype, self.n_cut = name, dtype, 0
+        self.prompt = model.prompts.get(model.default_prompt_name) or None
         digest = hashlib.sha256()
         for key, tensor in sorted(model.state_dict().items()):
             digest.update(key.encode())
-            digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        pooling = [str(module.pooling_mode) for module in model if hasattr(module, "pooling_mode")]
+        for setting, usual in ((self.prompt, None), (model.truncate_dim, None), (pooling, ["mean"])):
+            digest.update(b"" if setting in (usual, []) else repr(setting).encode())
         self.fingerprint = digest.hexdigest()[:16]
         self.model = model.to(dtype).eval()
-        self.d_in = int(model.get_embedding_dimension())
+        self.d_in = int(model.get_embedding_dimension() or len(model.encode(["a"])[0]))
 
     def __repr__(self) -> str:
         return f"Encoder({self.name}, d_in={self.d_in}, {self.dtype}, {self.model.device})"
@@ -85,12 +96,19 @@ class Encoder:
             batch_tokens: tokens in one forward pass; None: 2,048 on a CPU (its caches), 65,536 elsewhere.
             progress: True shows a bar; a function is told, again and again, how many more texts are done.
 
+        Halves of characters (lone surrogates) are read as U+FFFD. Texts beyond the encoder's limit are cut;
+        the first time, a warning says how many.
+
         Raises:
-            ValueError: when a row is not a non-empty string.
+            ValueError: when a row is not a non-empty string, or there is one string instead of a list.
         """
+        if isinstance(texts, str):
+            raise ValueError("one text alone is [text]: encode takes a list")
+        texts = list(texts)
         for i, text in enumerate(texts):
             if not isinstance(text, str) or not text.strip():
                 raise ValueError(f"text {i} cannot be embedded: {text!r}; load_corpus drops such rows")
+        texts = [mended(text) for text in texts]
         budget = batch_tokens or (2048 if self.model.device.type == "cpu" else 65_536)
         distinct = list(dict.fromkeys(texts))
         order = sorted(range(len(distinct)), key=lambda i: -len(distinct[i]))
@@ -101,11 +119,11 @@ class Encoder:
         )
         tell = progress if callable(progress) else bar.update
         with ThreadPoolExecutor(1) as pool, bar:
-            ready = pool.submit(self.model.preprocess, [distinct[i] for i in chunks[0]]) if chunks else None
+            ready = pool.submit(self._tokens, [distinct[i] for i in chunks[0]]) if chunks else None
             for number, rows in enumerate(chunks):
                 features = ready.result()
                 if number + 1 < len(chunks):
-                    ready = pool.submit(self.model.preprocess, [distinct[i] for i in chunks[number + 1]])
+                    ready = pool.submit(self._tokens, [distinct[i] for i in chunks[number + 1]])
                 vectors[rows] = self._embed(features, budget).cpu().numpy()
                 tell(len(rows))
         if len(distinct) == len(texts):
@@ -113,12 +131,28 @@ class Encoder:
         place = {text: i for i, text in enumerate(distinct)}
         return vectors[[place[text] for text in texts]]
 
+    def _tokens(self, texts: list[str]) -> dict:
+        return self.model.preprocess(texts, prompt=self.prompt)
+
+    def _note_cuts(self, lengths: torch.Tensor) -> None:
+        """Count the texts that fill the encoder's limit of tokens, and say so once."""
+        limit = self.model.max_seq_length
+        cut = int((lengths >= limit).sum()) if limit else 0
+        if cut and not self.n_cut:
+            warnings.warn(
+                f"{cut} texts or more reach the {limit} tokens that {self.name} reads: what comes after is "
+                "not embedded (split long texts; Encoder.n_cut counts them)",
+                stacklevel=3,
+            )
+        self.n_cut += cut
+
     def _embed(self, features: dict, budget: int) -> torch.Tensor:
         """One tokenised chunk → (n, d_in), in batches of like token count, each cut to its longest row."""
         mask = features.get("attention_mask")
         if mask is None:  # a model without attention (static embeddings) pads nothing
             return self._forward(features)
         lengths, order = mask.sum(1).sort(descending=True, stable=True)
+        self._note_cuts(lengths)
         padded_right, parts, start = bool(mask[:, 0].all()), [], 0
         while start < len(order):
             longest = int(lengths[start])
@@ -134,20 +168,30 @@ class Encoder:
 
     def _forward(self, features: dict) -> torch.Tensor:
         features = {k: v.to(self.model.device) if torch.is_tensor(v) else v for k, v in features.items()}
-        return torch.nn.functional.normalize(self.model(features)["sentence_embedding"].float(), dim=-1)
+        vectors = self.model(features)["sentence_embedding"][:, : self.d_in]  # a model may be cut in width
+        return torch.nn.functional.normalize(vectors.float(), dim=-1)
 
 
 def load_encoder(
-    name: str = PACKAGED, device: str | torch.device | None = None, dtype: torch.dtype | None = None
+    name: str | Path = PACKAGED,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
 ) -> Encoder:
     """Load an encoder; `all-MiniLM-L6-v2` comes from its wheel, offline, when that is installed.
 
     Args:
         name: a sentence-transformers model name or a local folder.
-        device: None picks the hardware's. dtype: None picks `pick_dtype(device)`.
+        device: None picks the hardware's. dtype: None picks `pick_dtype(device)`; "float32" is torch.float32.
+
+    Raises:
+        ValueError: a dtype that is none. Whatever sentence-transformers raises for a model it cannot load.
     """
     device = pick_device() if device is None else torch.device(device)
-    dtype = pick_dtype(device) if dtype is None else dtype
+    wanted = pick_dtype(device) if dtype is None else dtype
+    dtype = getattr(torch, wanted, None) if isinstance(wanted, str) else wanted
+    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+        raise ValueError(f"dtype must be a floating type such as 'float32' or torch.bfloat16, not {wanted!r}")
+    name = str(Path(name).expanduser()) if isinstance(name, Path) or str(name).startswith("~") else name
     path = name
     if name.removeprefix("sentence-transformers/") == PACKAGED:
         try:
@@ -181,14 +225,21 @@ class EmbeddingCache:
         return self.table[[self.place[s] for s in strings]]
 
 
-def lsa_space(corpus: list[str], n_dims: int = 200, seed: int = 0) -> Encode:
+def lsa_space(
+    corpus: list[str], n_dims: int = 200, seed: int = 0, stop_words: Collection[str] = ENGLISH_STOP_WORDS
+) -> Encode:
     """Latent semantic space of a corpus (Deerwester et al. 1990): n strings → (n, n_dims) unit vectors."""
-    min_df = 2 if len(corpus) > 100 else 1
-    tfidf = TfidfVectorizer(token_pattern=WORD, stop_words="english", sublinear_tf=True, min_df=min_df)
-    try:
-        weights = tfidf.fit_transform(corpus)
-    except ValueError as error:
-        raise ValueError(f"these {len(corpus)} texts share no word but stop words: no LSA space") from error
+    for min_df in (2, 1) if len(corpus) > 100 else (1,):
+        tfidf = TfidfVectorizer(
+            token_pattern=WORD, stop_words=list(stop_words), sublinear_tf=True, min_df=min_df
+        )
+        try:
+            weights = tfidf.fit_transform(corpus)
+            break
+        except ValueError:  # no word is left
+            weights = None
+    if weights is None:
+        raise ValueError(f"these {len(corpus)} texts hold no word but stop words: no LSA space")
     n_dims = max(min(n_dims, min(weights.shape) - 1), 1)
     svd = TruncatedSVD(n_dims, random_state=seed).fit(weights)
     return lambda strings: normalize(svd.transform(tfidf.transform(strings))).astype(np.float32)

@@ -15,7 +15,7 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.preprocessing import MaxAbsScaler
 from torch import Tensor
 
-from saelib.sae import SAE
+from saelib.sae import SAE, check_embeddings
 
 
 class Evaluation(NamedTuple):
@@ -31,22 +31,21 @@ class Evaluation(NamedTuple):
 
 @torch.no_grad()
 def evaluate(sae: SAE, x: Tensor, batch_size: int = 2048) -> Evaluation:
-    """Evaluate on raw embeddings x (n, d_in)."""
+    """Evaluate on raw embeddings x (n, d_in); raises ValueError for none, all equal, NaN or infinity."""
+    check_embeddings(x, "held-out")
     mean = x.mean(0)
     error = total = cosine = active = 0.0
     fired = torch.zeros(sae.d_sae, dtype=torch.bool, device=x.device)
     for chunk in x.split(batch_size):
         acts = sae.encode(chunk)
         x_hat = sae.decode(acts)
-        error += (chunk - x_hat).square().sum(dtype=torch.float64)
-        total += (chunk - mean).square().sum(dtype=torch.float64)
-        cosine += nnf.cosine_similarity(chunk, x_hat).sum(dtype=torch.float64)
-        active += (acts > 0).sum(dtype=torch.float64)
+        error += float((chunk - x_hat).square().sum())  # not float64 on the device: Apple's has none
+        total += float((chunk - mean).square().sum())
+        cosine += float(nnf.cosine_similarity(chunk, x_hat).sum())
+        active += int((acts > 0).sum())
         fired |= (acts > 0).any(0)
     n = len(x)
-    return Evaluation(
-        float(error / total), float(cosine / n), float(active / n), float((~fired).float().mean())
-    )
+    return Evaluation(error / total, cosine / n, active / n, float((~fired).float().mean()))
 
 
 @torch.no_grad()

@@ -153,3 +153,42 @@ def domain_map(xy: np.ndarray, domains: np.ndarray, title: str) -> plt.Figure:
     axis.legend(markerscale=2.5, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
     axis.set(xlabel="component 1", ylabel="component 2", title=title)
     return figure
+
+
+def sankey(
+    nodes: list[tuple[int, str]], links: list[tuple[int, int, float]], stages: list[str], title: str
+) -> plt.Figure:
+    """What becomes of what: ribbons from left to right.
+
+    Args:
+        nodes: (stage, label), in the order in which they are stacked. links: (from, to, width), numbers of
+            nodes of neighbouring stages. stages: names of the columns.
+    """
+    into, out = np.zeros(len(nodes)), np.zeros(len(nodes))
+    for a, b, width in links:
+        out[a] += width
+        into[b] += width
+    height, gap = np.maximum(into, out), 0.25 * max(w for *_, w in links)
+    stage, foot = np.array([s for s, _ in nodes]), np.zeros(len(nodes))
+    for s in range(len(stages)):
+        own = np.flatnonzero(stage == s)
+        foot[own] = np.cumsum(height[own] + gap) - height[own] - gap
+        foot[own] -= (foot[own[-1]] + height[own[-1]]) / 2  # each column is centred
+    figure, axis = plt.subplots(figsize=(8, max(2.6, 0.24 * np.bincount(stage).max() + 0.9)))
+    left, right, t = foot.copy(), foot.copy(), np.linspace(0, 1, 40)
+    curve = t**2 * (3 - 2 * t)
+    for a, b, width in links:
+        low = left[a] + (right[b] - left[a]) * curve
+        colour = OKABE_ITO[b % 6]
+        axis.fill_between(stage[a] + 0.03 + 0.94 * t, low, low + width, color=colour, alpha=0.35, linewidth=0)
+        left[a] += width
+        right[b] += width
+    axis.bar(stage, height, 0.06, bottom=foot, color="#444444")
+    for (s, label), y in zip(nodes, foot + height / 2, strict=True):
+        side = {"ha": "right", "x": s - 0.05} if s == 0 else {"ha": "left", "x": s + 0.05}
+        axis.text(y=y, s=wrapped(label, 40), va="center", fontsize=8, **side)
+    axis.set(xlim=(-0.6, len(stages) - 0.4), yticks=[], title=title, xlabel="features of the SAE")
+    axis.set_xticks(range(len(stages)), stages)
+    axis.spines["left"].set_visible(False)
+    axis.invert_yaxis()
+    return figure

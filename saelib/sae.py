@@ -33,9 +33,10 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as nnf
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+
+from saelib.checks import number, whole
+from saelib.files import only_writer, read_tensor_file, resolved, tensor_file, write, write_json
 
 
 class Loss(NamedTuple):
@@ -55,6 +56,7 @@ class SAE(nn.Module):
         target_l0: the L0 it is made for; None where it has none.
         steers_penalty: the trainer holds L0 at its target by the coefficient of the penalty.
         calibrate_anytime: `calibrate` changes nothing that a training step reads.
+        begun_as: digest of the weights as a run with a checkpoint left them → the digest it began with.
     """
 
     architecture = ""
@@ -64,11 +66,11 @@ class SAE(nn.Module):
 
     def __init__(self, d_in: int, d_sae: int, seed: int = 0) -> None:
         super().__init__()
-        for name, value in (("d_in", d_in), ("d_sae", d_sae)):
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} must be a positive whole number, not {value!r}")
-        self.d_in, self.d_sae = d_in, d_sae
-        generator = torch.Generator().manual_seed(seed)  # local: constructors do not reseed the world
+        self.begun_as: dict[str, str] = {}
+        self.d_in, self.d_sae = d_in, d_sae = whole("d_in", d_in, 1, 2**31), whole("d_sae", d_sae, 1, 2**31)
+        generator = torch.Generator().manual_seed(
+            whole("seed", seed, 0)
+        )  # local: constructors do not reseed the world
         W_dec = nnf.normalize(torch.randn(d_sae, d_in, generator=generator), dim=1)
         self.W_dec = nn.Parameter(W_dec)  # (F, D), unit rows
         self.W_enc = nn.Parameter(W_dec.clone().t())  # (D, F), a feature's weights side by side in memory
@@ -95,12 +97,13 @@ class SAE(nn.Module):
             ValueError: another d_in, NaN or infinity, or embeddings that are all equal.
         """
         self._check(x)
-        if not torch.isfinite(x).all():
-            raise ValueError("the training embeddings hold NaN or infinity: extract them again in float32")
+        check_embeddings(x, "training")
         self.mean.copy_(x.mean(0))
         spread = (x - x.mean(0)).square().sum(1).mean()
-        if spread <= 1e-12:
-            raise ValueError("the training embeddings are all equal: there is nothing to learn")
+        if not 1e-12 < spread < torch.inf:
+            raise ValueError(
+                f"the training embeddings vary by {float(spread):.1g}: there is nothing to learn"
+            )
         self.scale.copy_((self.d_in / spread).sqrt())
 
     def _check(self, x: Tensor) -> None:
@@ -155,19 +158,11 @@ class SAE(nn.Module):
         z_hat = f @ self.W_dec + self.b_dec
         fired = f > 0
         recon = (z - z_hat).square().sum(1).mean() / self.d_in
-        aux = self.aux_loss(z, z_hat, dead, k_aux)
+        aux = z.new_zeros(())
+        if dead is not None and len(dead):
+            aux = aux_loss(z, z_hat, self.W_enc[:, dead], self.b_enc[dead], self.W_dec[dead], k_aux)
         total = recon + coefficient * penalty + aux_coef * aux
         return Loss(total, recon.detach(), fired.sum(1).float().mean(), aux.detach(), fired.any(0))
-
-    def aux_loss(self, z: Tensor, z_hat: Tensor, dead: Tensor | None, k_aux: int) -> Tensor:
-        """AuxK: the k_aux strongest dead latents make ê of e = z − ẑ; ‖e − ê‖² / ‖e‖² (Gao et al. 2024)."""
-        if dead is None or not len(dead):
-            return z.new_zeros(())
-        e = (z - z_hat).detach()
-        pre = z @ self.W_enc[:, dead] + self.b_enc[dead]
-        values, idx = pre.topk(min(k_aux, len(dead)), dim=1)
-        e_hat = torch.zeros_like(pre).scatter(1, idx, values.relu()) @ self.W_dec[dead]
-        return (e - e_hat).square().sum() / e.square().sum().clamp_min(1e-12)
 
     def start(self, sample: Tensor, target_l0: float | None) -> None:
         """Before the first step: fit the normaliser on training embeddings (n, D), take up the target L0."""
@@ -182,13 +177,21 @@ class SAE(nn.Module):
         """Move one number so that the mean L0 on x (n, D) is `target_l0`; TopK has none to move."""
 
     def save(self, folder: str | Path, **extra: object) -> None:
-        """Write `sae.safetensors` and `cfg.json` (constructor arguments, plus `extra`)."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        weights = {k: v.detach().cpu().contiguous() for k, v in self.state_dict().items()}
-        save_file(weights, folder / "sae.safetensors")
+        """Write `sae.safetensors`: weights, constructor arguments, `extra`, and a digest of all that.
+
+        One file, so never the weights of one SAE with the k of another; `cfg.json` beside it is for people.
+        Nothing is written where the same is there already.
+
+        Raises:
+            InUseError: another process writes there, one that trains with its checkpoint in this folder, say.
+        """
+        folder = resolved(folder)
         cfg = {"architecture": self.architecture, **self.config(), "extra": extra}
-        (folder / "cfg.json").write_text(json.dumps(cfg, indent=1))
+        data, file = tensor_file(self.state_dict(), cfg), folder / "sae.safetensors"
+        if not file.is_file() or file.read_bytes() != data:
+            with only_writer(folder):
+                write(file, data)
+                write_json(folder / "cfg.json", read_tensor_file(file)[1])
 
 
 class VanillaSAE(SAE):
@@ -196,6 +199,13 @@ class VanillaSAE(SAE):
 
     architecture = "vanilla"
     steers_penalty = True
+
+    def __init__(self, d_in: int, d_sae: int, target_l0: float | None = None, seed: int = 0) -> None:
+        super().__init__(d_in, d_sae, seed)
+        self.target_l0 = None if target_l0 is None else number("target_l0", target_l0, d_sae)
+
+    def config(self) -> dict:
+        return super().config() | {"target_l0": self.target_l0}
 
     def activate(self, pre: Tensor) -> Tensor:
         return pre.relu()
@@ -224,9 +234,7 @@ class TopKSAE(SAE):
 
     def __init__(self, d_in: int, d_sae: int, k: int, seed: int = 0) -> None:
         super().__init__(d_in, d_sae, seed)
-        if not isinstance(k, int) or not 1 <= k <= d_sae:
-            raise ValueError(f"k must be a whole number in 1..d_sae ({d_sae}), not {k!r}")
-        self.k = self.target_l0 = k
+        self.k = self.target_l0 = whole("k", k, 1, self.d_sae)
 
     def config(self) -> dict:
         return super().config() | {"k": self.k}
@@ -307,11 +315,8 @@ class JumpReLUSAE(SAE):
         self, d_in: int, d_sae: int, target_l0: float | None = None, bandwidth: float = 0.5, seed: int = 0
     ) -> None:
         super().__init__(d_in, d_sae, seed)
-        if target_l0 is not None and not 0 < target_l0 <= d_sae:
-            raise ValueError(f"target_l0 must be in (0, d_sae = {d_sae}], not {target_l0}")
-        if bandwidth <= 0:
-            raise ValueError(f"bandwidth must be positive, not {bandwidth}")
-        self.target_l0, self.bandwidth = target_l0, bandwidth
+        self.target_l0 = None if target_l0 is None else number("target_l0", target_l0, d_sae)
+        self.bandwidth = number("bandwidth", bandwidth)
         self.threshold = nn.Parameter(torch.full((d_sae,), 0.5))  # θ
 
     def config(self) -> dict:
@@ -352,6 +357,30 @@ class JumpReLUSAE(SAE):
         for name in ("W_enc", "b_enc", "W_dec", "b_dec", "mean", "scale", "samples_since_active"):
             setattr(sae, name, getattr(self, name))
         return sae.to(self.mean.device)
+
+
+def aux_loss(z: Tensor, z_hat: Tensor, W_enc: Tensor, b_enc: Tensor, W_dec: Tensor, k_aux: int) -> Tensor:
+    """AuxK: dead latents learn what is left. ‖e − ê‖² / ‖e‖², e = z − ẑ (Gao et al. 2024, A.2).
+
+    ê is decoded from the k_aux largest of ReLU(π) among the N dead latents, whose weights are given: W_enc
+    (D, N), b_enc (N,), W_dec (N, D). e is a target, without gradient.
+    """
+    e = (z - z_hat).detach()
+    pre = z @ W_enc + b_enc
+    values, idx = pre.topk(min(k_aux, len(b_enc)), dim=1)
+    e_hat = torch.zeros_like(pre).scatter(1, idx, values.relu()) @ W_dec
+    return (e - e_hat).square().sum() / e.square().sum().clamp_min(1e-12)
+
+
+def check_embeddings(x: Tensor, what: str) -> None:
+    """Raise ValueError for embeddings (n, d_in) of which nothing can be learnt or said."""
+    if not len(x):
+        raise ValueError(f"there are no {what} embeddings: too few texts?")
+    low, high = x.amin(0), x.amax(0)  # NaN is both
+    if not (low.isfinite() & high.isfinite()).all():
+        raise ValueError(f"the {what} embeddings hold NaN or infinity: extract them again in float32")
+    if torch.equal(low, high):
+        raise ValueError(f"the {what} embeddings are all equal ({len(x)} of them): too few texts?")
 
 
 def jump_relu(pre: Tensor, theta: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
@@ -397,8 +426,8 @@ def make_sae(architecture: str, d_in: int, d_sae: int, k: int, seed: int = 0) ->
     """
     if architecture not in ARCHITECTURES:
         raise ValueError(f"architecture must be one of {sorted(ARCHITECTURES)}, not {architecture!r}")
-    sparsity = {"vanilla": {}, "jumprelu": {"target_l0": k}}.get(architecture, {"k": k})
-    return ARCHITECTURES[architecture](d_in, d_sae, **sparsity, seed=seed)
+    sparsity = "k" if issubclass(ARCHITECTURES[architecture], TopKSAE) else "target_l0"
+    return ARCHITECTURES[architecture](d_in, d_sae, **{sparsity: k}, seed=seed)
 
 
 def load_sae(folder: str | Path, d_in: int | None = None) -> SAE:
@@ -407,21 +436,24 @@ def load_sae(folder: str | Path, d_in: int | None = None) -> SAE:
     Raises:
         FileNotFoundError, ValueError: a missing or damaged file, an unknown architecture, another d_in.
     """
-    folder = Path(folder)
+    folder = resolved(folder)
     try:
-        cfg = json.loads((folder / "cfg.json").read_text())
-        weights = load_file(folder / "sae.safetensors")
+        weights, cfg = read_tensor_file(folder / "sae.safetensors")
+        if cfg is None:  # before there was a digest, the configuration stood in a file of its own
+            cfg = json.loads((folder / "cfg.json").read_text("utf-8-sig"))
+        architecture = cfg.pop("architecture", None)
+        if architecture not in ARCHITECTURES:
+            raise ValueError(f"unknown architecture {architecture!r}; known: {sorted(ARCHITECTURES)}")
+        sae = ARCHITECTURES[architecture](**{k: v for k, v in cfg.items() if k != "extra"})
+        sae.load_state_dict(weights)
+        if not all(tensor.isfinite().all() for tensor in weights.values()):
+            raise ValueError("NaN or infinity among the weights")
     except FileNotFoundError as error:
-        raise FileNotFoundError(f"no SAE in {folder}: {error.filename} is missing") from None
-    except (SafetensorError, json.JSONDecodeError) as error:
-        raise ValueError(f"the SAE in {folder} is damaged ({error}): train it again") from error
-    architecture = cfg.pop("architecture", None)
-    if architecture not in ARCHITECTURES:
-        raise ValueError(f"unknown architecture {architecture!r} in {folder}; known: {sorted(ARCHITECTURES)}")
-    if d_in is not None and cfg["d_in"] != d_in:
+        raise FileNotFoundError(f"no SAE in {folder}: sae.safetensors or cfg.json is missing") from error
+    except (ValueError, TypeError, AttributeError, RuntimeError) as error:
+        raise ValueError(f"the SAE in {folder} is damaged: {str(error)[:300]}; train it again") from error
+    if d_in is not None and sae.d_in != d_in:
         raise ValueError(
-            f"the SAE in {folder} takes d_in {cfg['d_in']}, the store has {d_in}: another encoder wrote it"
+            f"the SAE in {folder} takes d_in {sae.d_in}, the store has {d_in}: another encoder wrote it"
         )
-    sae = ARCHITECTURES[architecture](**{k: v for k, v in cfg.items() if k != "extra"})
-    sae.load_state_dict(weights)
     return sae.eval()

@@ -21,7 +21,7 @@ import torch.nn.functional as nnf
 from scipy import sparse
 from torch import Tensor
 
-from saelib.sae import SAE, BatchTopKSAE, Loss, TopKSAE
+from saelib.sae import SAE, BatchTopKSAE, Loss, TopKSAE, aux_loss
 
 SCREEN = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()  # without it bfloat16 is slower
 TINY = np.finfo(np.float32).tiny
@@ -40,9 +40,13 @@ def sparse_loss(
     """`sae.loss` by the sparse step: same arguments (there is no penalty), same loss, same gradients."""
     z = sae.normalize(x)
     crow, cols, values = select(sae, z)
-    z_hat = SparseDecode.apply(z, sae.W_enc, sae.b_enc, sae.W_dec, crow, cols, values) + sae.b_dec
+    W_enc = sae.W_enc.t()  # (F, D): row by row in memory, as W_dec
+    z_hat = SparseDecode.apply(z, W_enc, sae.b_enc, sae.W_dec, crow, cols, values) + sae.b_dec
     recon = (z - z_hat).square().sum(1).mean() / sae.d_in
-    aux = sae.aux_loss(z, z_hat, dead, k_aux)
+    aux = z.new_zeros(())
+    if dead is not None and len(dead):  # sparse: gradients of the dead rows alone, added to the others'
+        enc, dec = (nnf.embedding(dead, W, sparse=True) for W in (W_enc, sae.W_dec))
+        aux = aux_loss(z, z_hat, enc.t(), sae.b_enc[dead], dec, k_aux)
     active = torch.zeros(sae.d_sae, dtype=torch.bool)
     active[cols.long()] = True
     l0 = torch.tensor(len(values) / len(z))
@@ -122,7 +126,7 @@ def products(a: Tensor, b: Tensor, crow: Tensor, cols: Tensor) -> Tensor:
 class SparseDecode(torch.autograd.Function):
     """ẑ = Σ f_i W_dec,i over the selected entries only, with gradients to the encoder as well.
 
-    For a fixed selection, f_e = z[row_e] · W_enc[:, col_e] + b_enc[col_e] for each selected entry e. Sums
+    For a fixed selection, f_e = z[row_e] · W_enc[col_e] + b_enc[col_e] for each selected entry e. Sums
     over the entries of a text (ẑ) or of a feature (the gradients) are `embedding_bag`s: weighted sums of
     rows of a matrix. It replaces four of the dense formula's five matrix products. z gets no gradient.
     """
@@ -148,5 +152,4 @@ class SparseDecode(torch.autograd.Function):
             return nnf.embedding_bag(rows, source, bags, mode="sum", per_sample_weights=weights[order])
 
         grad_b_enc = torch.zeros_like(W_dec[:, 0]).index_add_(0, cols, grad_f)
-        grad_W_enc = per_feature(z, grad_f).t()  # (D, F), in the memory layout of W_enc
-        return None, grad_W_enc, grad_b_enc, per_feature(grad, values), None, None, None
+        return None, per_feature(z, grad_f), grad_b_enc, per_feature(grad, values), None, None, None

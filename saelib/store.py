@@ -1,19 +1,16 @@
 """The buffered embedding store: texts are embedded once, written as shards, and served for ever.
 
-A store is a folder: `manifest.json` (encoder, fingerprint of its weights, d_in, counts, checksums)
-and per shard one `.npy` (embeddings) and one `.parquet` (text, domain). Opening it maps the arrays
-and loads nothing; `batches` refills a buffer from random blocks and serves shuffled mini-batches.
+A store is a folder (its files: `shards.py`). Opening it maps the arrays and loads nothing; `batches` refills
+a buffer from random blocks and serves shuffled mini-batches.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
-import shutil
+import mmap
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from itertools import islice
+from operator import index
 from pathlib import Path
 
 import numpy as np
@@ -21,37 +18,35 @@ import pandas as pd
 import torch
 from scipy import sparse
 from scipy.sparse.csgraph import connected_components
-from tqdm.auto import tqdm
 
-from saelib.corpus import why_not_embeddable
+from saelib import shards
 from saelib.encoder import Encoder
+from saelib.extraction import fill_store
+from saelib.files import resolved
+from saelib.shards import StoreError
 
 BLOCK = 256  # rows read together: large enough for sequential reads, small enough to mix well
 
 
-class StoreError(ValueError):
-    """A store that cannot be used as asked: cut short, damaged, or written by another encoder."""
+def row_numbers(rows: object, n: int) -> np.ndarray:
+    """Which of n rows are meant: None (all), a slice, a mask (n,) of booleans, or numbers in 0..n−1.
 
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def _text_digest(rows: list[dict]) -> str:
-    digest = hashlib.sha256()
-    for row in rows:
-        digest.update(row["text"].encode("utf-8", "surrogatepass") + b"\0" + row["domain"].encode() + b"\1")
-    return digest.hexdigest()[:16]
-
-
-def _write_json(path: Path, value: dict) -> None:
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(value, indent=1))
-    os.replace(temporary, path)
+    Raises:
+        IndexError: a number outside 0..n−1, a mask of another length. ValueError: anything else.
+    """
+    if rows is None or isinstance(rows, slice):
+        return np.arange(n)[rows or slice(None)]
+    found = np.asarray(rows)
+    if found.ndim != 1 or (found.dtype.kind not in "biu" and found.size):
+        raise ValueError(f"rows must be whole numbers or a mask, not {found.dtype} of shape {found.shape}")
+    if found.dtype.kind == "b":
+        if len(found) != n:
+            raise IndexError(f"a mask of {len(found)} rows does not fit {n} rows")
+        return np.flatnonzero(found)
+    found = found.astype(np.int64)
+    if len(outside := found[(found < 0) | (found >= n)]):
+        raise IndexError(f"row {outside[0]} is not in 0..{n - 1} (and {len(outside) - 1} more)")
+    return found
 
 
 class EmbeddingStore:
@@ -63,42 +58,20 @@ class EmbeddingStore:
 
     def __init__(self, path: str | Path, *, encoder: Encoder | None = None) -> None:
         """Open a store; raises `StoreError` for a damaged one or one that `encoder` did not write."""
-        self.path = Path(path)
-        try:
-            self.manifest = json.loads((self.path / "manifest.json").read_text())
-        except FileNotFoundError:
-            raise FileNotFoundError(
-                f"no embedding store at {self.path}; EmbeddingStore.extract makes one"
-            ) from None
+        self.path = resolved(path)
+        self.manifest = shards.read_manifest(self.path)
+        if self.manifest is None:
+            raise FileNotFoundError(f"no embedding store at {self.path}; EmbeddingStore.extract makes one")
         if encoder is not None:
-            self._check_encoder(self.manifest, encoder, self.path)
+            shards.check_encoder(self.manifest, encoder, self.path)
         if not self.manifest["complete"]:
             raise StoreError(
                 f"{self.path} holds an interrupted extraction; run EmbeddingStore.extract again to resume"
             )
         self.d_in: int = self.manifest["d_in"]
-        self._arrays = [self._map(shard) for shard in self.manifest["shards"]]
+        self._arrays = [shards.map_shard(self.path, s, self.manifest) for s in self.manifest["shards"]]
         self._offsets = np.cumsum([0] + [len(a) for a in self._arrays])
         self._frame: pd.DataFrame | None = None
-
-    @staticmethod
-    def _check_encoder(manifest: dict, encoder: Encoder, path: Path) -> None:
-        if manifest["fingerprint"] != encoder.fingerprint:
-            raise StoreError(
-                f"{path} was written by {manifest['encoder']} ({manifest['fingerprint']}), not by "
-                f"{encoder.name} ({encoder.fingerprint}): choose another folder, or load that encoder"
-            )
-
-    def _map(self, shard: dict) -> np.ndarray:
-        for name, size in (("embeddings", "embeddings_bytes"), ("texts", "texts_bytes")):
-            file = self.path / shard[name]
-            found = file.stat().st_size if file.exists() else 0
-            if found != shard[size]:
-                raise StoreError(
-                    f"{file} has {found} bytes, not {shard[size]}: it was cut short or lost; "
-                    f"run EmbeddingStore.extract(..., overwrite=True)"
-                )
-        return np.load(self.path / shard["embeddings"], mmap_mode="r", allow_pickle=False)
 
     def __len__(self) -> int:
         return int(self._offsets[-1])
@@ -112,36 +85,42 @@ class EmbeddingStore:
     def frame(self) -> pd.DataFrame:
         """Texts and domains (and titles where the corpus has them), in row order; read on first use."""
         if self._frame is None:
-            parts = [pd.read_parquet(self.path / s["texts"]) for s in self.manifest["shards"]]
+            parts = [shards.read_texts(self.path, s) for s in self.manifest["shards"]]
             self._frame = pd.concat(parts, ignore_index=True)
+            if "title" in self._frame:  # a shard without any has no such column
+                self._frame["title"] = self._frame["title"].fillna("")
         return self._frame
 
-    @property
+    @cached_property
     def texts(self) -> list[str]:
+        """All texts, in row order: a list made once, for `store.texts[i]` is written in loops."""
         return self.frame["text"].tolist()
 
     def embeddings(self, rows: np.ndarray | slice | None = None) -> np.ndarray:
-        """Read rows (all when None): (n, d_in) float32. Raises `StoreError` for NaN or infinity."""
-        rows = np.arange(len(self)) if rows is None else rows
-        rows = np.arange(len(self))[rows] if isinstance(rows, slice) else np.asarray(rows)
+        """Read rows (`row_numbers`: all, a slice, a mask, numbers): (n, d_in) float32.
+
+        Raises `StoreError` for NaN or infinity, `IndexError` for rows that the store does not have.
+        """
+        rows = row_numbers(rows, len(self))
         out = np.empty((len(rows), self.d_in), dtype=np.float32)
         shard_of = np.searchsorted(self._offsets, rows, side="right") - 1
         for shard in np.unique(shard_of):
             here = shard_of == shard
             out[here] = self._arrays[shard][rows[here] - self._offsets[shard]]
+            if hasattr(mmap, "MADV_DONTNEED"):  # what has been read needs no memory of this process
+                self._arrays[shard]._mmap.madvise(mmap.MADV_DONTNEED)
         if not np.isfinite(out).all():
             bad = int(rows[~np.isfinite(out).all(axis=1)][0])
             raise StoreError(f"row {bad} of {self.path} is NaN or infinite: extract it again in float32")
         return out
 
     def verify(self) -> None:
-        """Read every file and compare its SHA-256 with the manifest; raises `StoreError`."""
+        """Read every file and compare its SHA-256 with the manifest; raises `StoreError`.
+
+        Opening looks at sizes and headers only. To be run after copying a store, and when results surprise.
+        """
         for shard in self.manifest["shards"]:
-            for name in ("embeddings", "texts"):
-                if _sha256(self.path / shard[name]) != shard[f"{name}_sha256"]:
-                    raise StoreError(
-                        f"{self.path / shard[name]} does not match its checksum: extract it again"
-                    )
+            shards.verify_shard(self.path, shard)
 
     def split(
         self, held_out: float = 1 / 6, seed: int = 0, *, by: str = "title"
@@ -160,14 +139,28 @@ class EmbeddingStore:
             raise ValueError(f"held_out must be between 0 and 1, not {held_out}")
         if by not in ("title", "text"):
             raise ValueError(f"by must be 'title' or 'text', not {by!r}")
-        groups = pd.factorize(self.frame["text"])[0]
-        if by == "title" and "title" in self.frame:
-            titles = pd.factorize(self.frame["title"].where(self.frame["title"] != ""))[0]  # −1: none
-            if titles.max() >= 19:
-                groups = _joined(groups, titles)
+        texts, titles = self._hashes()
+        groups = pd.factorize(texts)[0]
+        if by == "title":
+            titled = np.full(len(titles), -1)
+            titled[titles != 0] = pd.factorize(titles[titles != 0])[0]
+            if titled.max() >= 19:
+                groups = _joined(groups, titled)
         n_groups = groups.max() + 1
         chosen = np.random.default_rng(seed).permutation(n_groups) < round(held_out * n_groups)
         return np.flatnonzero(~chosen[groups]), np.flatnonzero(chosen[groups])
+
+    def _hashes(self) -> tuple[np.ndarray, np.ndarray]:
+        """64-bit hashes of texts (without outer white space) and of titles (0: none), a shard at a time."""
+        parts = []
+        for shard in self.manifest["shards"]:
+            frame = shards.read_texts(self.path, shard)
+            texts = frame["text"].str.strip()
+            titles = frame["title"].fillna("") if "title" in frame else pd.Series("", frame.index)
+            both = [pd.util.hash_array(c.to_numpy(object), categorize=False) for c in (texts, titles)]
+            parts.append((both[0], np.where(titles == "", np.uint64(0), both[1])))
+        texts, titles = zip(*parts, strict=True)
+        return np.concatenate(texts), np.concatenate(titles)
 
     def batches(
         self,
@@ -183,26 +176,33 @@ class EmbeddingStore:
 
         Blocks of 256 rows enter a buffer of `buffer_rows` in random order; batches are drawn from
         it without replacement, and it is refilled when half empty. A store that fits is read once
-        and shuffled whole each epoch. The order depends on `seed` and the sizes only.
+        and shuffled whole each epoch. The order depends on `seed` and the sizes only. The buffer is the one
+        large thing in memory: buffer_rows × d_in numbers of the store's dtype (201 MB for 384 in float16).
 
         Args:
-            rows: serve these rows only (e.g. the training split). skip: start at this batch, as a
-            resumed run does; skipped batches are not read.
+            rows: serve these rows only (a mask or numbers; e.g. the training split). skip: start at this
+            batch, as a resumed run does; skipped batches are not read.
         """
-        rows = np.arange(len(self)) if rows is None else np.asarray(rows)
+        rows = row_numbers(rows, len(self))
         if not 1 <= batch_size <= len(rows):
             raise ValueError(f"batch_size must be in 1..{len(rows)} (the rows served), not {batch_size}")
         plan = islice(batch_plan(len(rows), batch_size, buffer_rows, seed), skip, None)
-        if len(rows) <= buffer_rows:
-            table = torch.from_numpy(self.embeddings(rows)).to(device)
-            for _, picked in plan:
-                yield table[torch.from_numpy(picked).to(device)]
-        buffer_id, slots = None, None
+        capacity = min(len(rows), max(buffer_rows, 2 * batch_size) + BLOCK)
+        held = torch.empty(capacity, self.d_in, dtype=getattr(torch, self.manifest["dtype"]), device=device)
+        slot_of, known = np.full(len(rows), -1), None  # where in `held` a row is; the buffer whose rows are
         for buffer, picked in plan:  # `buffer`: the rows held; `picked`: positions among them
-            if buffer is not buffer_id:
-                buffer_id, order = buffer, np.sort(buffer)
-                slots = torch.from_numpy(self.embeddings(rows[order])).to(device)
-            yield slots[torch.from_numpy(np.searchsorted(order, buffer[picked])).to(device)]
+            if buffer is not known:
+                known, wanted = buffer, np.unique(buffer)
+                stays = wanted[slot_of[wanted] >= 0]
+                slots = slot_of[stays]
+                slot_of[:] = -1
+                slot_of[stays] = slots
+                new = np.setdiff1d(wanted, stays)
+                slot_of[new] = np.setdiff1d(np.arange(capacity), slots)[: len(new)]
+                for part in np.array_split(new, len(new) // 16_384 + 1):
+                    read = torch.from_numpy(self.embeddings(rows[part])).to(held)
+                    held[torch.from_numpy(slot_of[part]).to(device)] = read
+            yield held[torch.from_numpy(slot_of[buffer[picked]]).to(device)].float()
 
     @classmethod
     def extract(
@@ -219,95 +219,26 @@ class EmbeddingStore:
     ) -> EmbeddingStore:
         """Embed a corpus into `path`, or resume where an earlier run stopped, or open what is whole.
 
-        Finished shards are never computed again: their texts are compared with the corpus, so a
-        changed corpus is an error and not a mixture.
+        Finished shards are not computed again: they are verified and their texts compared with the corpus,
+        so a damaged one is redone, and a changed corpus is an error and not a mixture.
+
+        Args:
+            corpus: rows with `text` and, where there are any, `domain` and `title`: what `load_corpus` gives.
+            dtype: "float16" or "float32", of the embeddings on disk.
+            overwrite: replace the store in `path`, as soon as the first shard of the new one is computed.
+            Files that are not the old store's stay.
 
         Raises:
-            StoreError: the folder holds another encoder's or another corpus's embeddings.
-            ValueError: an empty corpus, or a row that cannot be embedded.
+            StoreError: the folder holds another encoder's or another corpus's embeddings, or other files.
+            ValueError: an empty corpus, a row that cannot be embedded, an encoder that gives something else
+            than finite vectors (n, d_in).
+            InUseError: another process writes there.
         """
-        path = Path(path)
-        if overwrite:
-            _remove(path)
-        settings = {"shard_rows": shard_rows, "dtype": dtype}
-        manifest = _begin(path, encoder, settings)
-        cls._check_encoder(manifest, encoder, path)
-        total = len(corpus) if hasattr(corpus, "__len__") else None
-        look = {"unit": " texts", "disable": not progress, "mininterval": 1, "miniters": 1}
-        done, count, writing = len(manifest["shards"]), 0, None
-        with ThreadPoolExecutor(1) as writer, tqdm(total=total, desc="extracting", **look) as bar:
-            for number, rows in enumerate(_shards(corpus, shard_rows)):
-                digest = _text_digest(rows)
-                if number < done or manifest["complete"]:
-                    _check_texts(manifest, number, digest, path)
-                else:  # a shard is written while the next one is encoded
-                    vectors = encoder.encode([row["text"] for row in rows], batch_tokens, progress=bar.update)
-                    if writing:
-                        writing.result()
-                    writing = writer.submit(_add_shard, path, manifest, rows, vectors, digest)
-                count = number + 1
-                bar.update(number * shard_rows + len(rows) - bar.n)  # equal texts count too
-        if writing:
-            writing.result()
-        if count == 0:
-            raise ValueError("the corpus is empty: nothing to embed")
-        if count < done:
-            raise StoreError(f"{path} holds a longer corpus: choose another folder or overwrite=True")
-        if not manifest["complete"]:  # a whole store is only read, whoever else reads it
-            manifest["complete"] = True
-            _write_json(path / "manifest.json", manifest)
+        path, settings = resolved(path), {"shard_rows": index(shard_rows), "dtype": dtype}
+        if settings["shard_rows"] < 1 or dtype not in shards.DTYPES:
+            raise ValueError(f"shard_rows must be positive and dtype one of {shards.DTYPES}, not {settings}")
+        fill_store(path, corpus, encoder, settings, batch_tokens, overwrite, progress)
         return cls(path)
-
-
-def _remove(path: Path) -> None:
-    if path.exists():
-        if any(path.iterdir()) and not (path / "manifest.json").exists():
-            raise StoreError(f"{path} is not an embedding store; it will not be overwritten")
-        shutil.rmtree(path)
-
-
-def _begin(path: Path, encoder: Encoder, settings: dict) -> dict:
-    """The manifest of the store in `path`, or that of an empty one with these `settings`."""
-    path.mkdir(parents=True, exist_ok=True)
-    if not (path / "manifest.json").exists():
-        written_by = {
-            "encoder": encoder.name, "fingerprint": encoder.fingerprint,
-            "encoder_dtype": str(encoder.dtype), "d_in": encoder.d_in,
-        }  # fmt: skip
-        return {"version": 1, **written_by, **settings, "n": 0, "complete": False, "shards": []}
-    manifest = json.loads((path / "manifest.json").read_text())
-    for name, value in settings.items():
-        if manifest[name] != value:
-            raise StoreError(
-                f"{path} was begun with {name}={manifest[name]}, not {value}: pass that, or overwrite=True"
-            )
-    return manifest
-
-
-def _shards(corpus: Iterable[dict], shard_rows: int) -> Iterator[list[dict]]:
-    """Rows of a corpus, `shard_rows` at a time; a row that cannot be embedded is an error that names it."""
-    source, start = iter(corpus), 0
-    while rows := list(islice(source, shard_rows)):
-        for i, row in enumerate(rows, start):
-            if reason := why_not_embeddable(row["text"]):
-                raise ValueError(f"row {i} cannot be embedded: {reason}; use load_corpus")
-        yield rows
-        start += len(rows)
-
-
-def _check_texts(manifest: dict, number: int, digest: str, path: Path) -> None:
-    """Does the store hold this shard of the corpus?"""
-    if number >= len(manifest["shards"]):
-        raise StoreError(f"{path} holds a shorter corpus: choose another folder or overwrite=True")
-    if manifest["shards"][number]["corpus"] != digest:
-        raise StoreError(f"{path} holds other texts: choose another folder, or overwrite=True")
-
-
-def _add_shard(path: Path, manifest: dict, rows: list[dict], vectors: np.ndarray, digest: str) -> None:
-    entry = _write_shard(path, len(manifest["shards"]), rows, vectors, manifest["dtype"])
-    manifest["shards"].append(entry | {"corpus": digest})
-    manifest["n"] += len(rows)
-    _write_json(path / "manifest.json", manifest)
 
 
 def _joined(texts: np.ndarray, titles: np.ndarray) -> np.ndarray:
@@ -316,22 +247,6 @@ def _joined(texts: np.ndarray, titles: np.ndarray) -> np.ndarray:
     edges = (np.ones(titled.sum()), (texts[titled], n + titles[titled]))
     size = n + titles.max() + 1
     return connected_components(sparse.coo_matrix(edges, shape=(size, size)), directed=False)[1][texts]
-
-
-def _write_shard(path: Path, number: int, rows: list[dict], vectors: np.ndarray, dtype: str) -> dict:
-    if not np.isfinite(vectors).all():
-        bad = int(np.flatnonzero(~np.isfinite(vectors).all(axis=1))[0])
-        raise ValueError(
-            f"the encoder gave NaN or infinity for {rows[bad]['text'][:60]!r}: use dtype=torch.float32"
-        )
-    names = {"embeddings": f"{number:05d}.npy", "texts": f"{number:05d}.parquet"}
-    np.save(path / names["embeddings"], vectors.astype(dtype), allow_pickle=False)
-    pd.DataFrame(rows).to_parquet(path / names["texts"], index=False)
-    entry: dict = {"rows": len(rows), **names}
-    for kind, name in names.items():
-        entry[f"{kind}_bytes"] = (path / name).stat().st_size
-        entry[f"{kind}_sha256"] = _sha256(path / name)
-    return entry
 
 
 def batch_plan(

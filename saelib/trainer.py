@@ -11,22 +11,21 @@ JSON; a resumed run is bit for bit the run that was not interrupted.
 
 from __future__ import annotations
 
-import json
 import math
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from saelib.checks import number, whole
+from saelib.files import read_tensor_file, tensor_file, write
 from saelib.metrics import Evaluation, evaluate
 from saelib.sae import SAE, JumpReLUSAE
 from saelib.sparse_step import loss_function
 
-FORMAT = 2  # of a checkpoint
+FORMAT = 4  # of a checkpoint
+CHECKPOINT = "checkpoint.safetensors"
 
 
 @dataclass(frozen=True)
@@ -73,20 +72,28 @@ class TrainConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "lr", "threshold_lr", "clip"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be positive, not {getattr(self, name)}")
-        for name in ("coefficient", "coefficient_warmup", "aux_coef", "warmup", "decay"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} must not be negative, but is {getattr(self, name)}")
+        checked = {"seed": whole("seed", self.seed, 0)}
+        for name in ("steps", "batch_size", "k_aux", "dead_after", "eval_every"):
+            value = getattr(self, name)
+            optional = value is None and name not in ("steps", "batch_size")
+            checked[name] = None if optional else whole(name, value)
+        for name in ("lr", "threshold_lr", "clip"):
+            endless = name == "clip" and self.clip == math.inf  # never clips
+            checked[name] = math.inf if endless else number(name, getattr(self, name))
+        for name in ("coefficient", "aux_coef"):
+            checked[name] = number(name, getattr(self, name), zero=True)
+        for name in ("coefficient_warmup", "warmup", "decay", "jumprelu_start"):
+            checked[name] = number(name, getattr(self, name), most=1, zero=True)
+        if self.target_l0 is not None:
+            checked["target_l0"] = number("target_l0", self.target_l0)
         if self.warmup + self.decay > 1:
             raise ValueError(f"warmup + decay must be at most 1, not {self.warmup + self.decay}")
-        if self.target_l0 is not None and not self.target_l0 > 0:
-            raise ValueError(f"target_l0 must be positive, not {self.target_l0}")
+        for name, value in checked.items():  # numpy's numbers become Python's, which JSON knows
+            object.__setattr__(self, name, value)
 
 
 class CheckpointError(ValueError):
-    """A checkpoint of another run: another configuration, another SAE, other texts."""
+    """A checkpoint that is damaged, or of another run: configuration, SAE, initial weights, embeddings."""
 
 
 class Trainer:
@@ -95,6 +102,8 @@ class Trainer:
     def __init__(self, sae: SAE, config: TrainConfig, device: torch.device) -> None:
         self.sae, self.config = sae.to(device).train(), config
         self.target = config.target_l0 or sae.target_l0
+        if self.target:
+            number("target_l0", self.target, sae.d_sae)
         self.dead_after = config.dead_after or min(config.steps * config.batch_size // 8, 10_000_000)
         self.dead: Tensor | None = None
         self.state = {
@@ -102,19 +111,26 @@ class Trainer:
             "coefficient": config.coefficient, "l0": None, "unseen": 1.0,
         }  # fmt: skip
 
-    def begin(self, sample: Tensor, calibration: Tensor, folder: Path | None = None) -> None:
+    def begin(
+        self, sample: Tensor, calibration: Tensor, folder: Path | None = None, run: dict | None = None
+    ) -> None:
         """Fit the normaliser on `sample` (n, d_in), make the optimiser, resume from a checkpoint in `folder`.
 
-        `calibration` (m, d_in): texts that no step uses, on which L0 is brought to its target.
+        Args:
+            calibration: (m, d_in), texts that no step uses, on which L0 is brought to its target.
+            run: digests of what must be the same for a checkpoint to be this run's.
         """
         sae, config, self.calibration = self.sae, self.config, calibration
         sae.start(sample, self.target)
-        self.state |= {"config": asdict(config), "sae": sae.config()}
-        groups = [{"params": [p for n, p in sae.named_parameters() if n != "threshold"], "peak": config.lr}]
+        self.state |= {"config": asdict(config), "sae": sae.config(), "run": run}
+        # the same memory, row by row: of what is not contiguous, fused Adam makes copies
+        self.W_enc_rows = torch.nn.Parameter(sae.W_enc.detach().t())
+        weights = [self.W_enc_rows, sae.b_enc, sae.W_dec, sae.b_dec]
+        groups = [{"params": weights, "peak": config.lr}]
         if isinstance(sae, JumpReLUSAE):
             groups.append({"params": [sae.threshold], "peak": config.threshold_lr})
         self.adam = torch.optim.Adam(groups, lr=config.lr, betas=(0.9, 0.999), fused=True)
-        if folder and (folder / "checkpoint.safetensors").exists():
+        if folder and (folder / CHECKPOINT).exists():
             self._resume(folder)
         warm = isinstance(sae, JumpReLUSAE) and self.target and self.state["step"] <= self._warm_steps
         self._learn_as(sae.as_batchtopk() if warm else sae)
@@ -143,13 +159,14 @@ class Trainer:
         fade = min(1.0, (step + 1) / max(config.coefficient_warmup * config.steps, 1))
         k_aux = config.k_aux or max(sae.d_in // 2, 1)
 
-        self.adam.zero_grad(set_to_none=True)
+        sae.zero_grad(set_to_none=True)
         self.loss = self.loss_of(x, fade * self.state["coefficient"], self.dead, k_aux, config.aux_coef)
         self.loss.total.backward()
         # decoder rows keep their norm, so along them is nowhere to go; in pieces that stay in a cache
         for W, gradient in zip(sae.W_dec.detach().split(2048), sae.W_dec.grad.split(2048), strict=True):
             gradient.addcmul_((gradient * W).sum(1, keepdim=True), W, value=-1)
         torch.nn.utils.clip_grad_norm_(sae.parameters(), config.clip)
+        self.W_enc_rows.grad = sae.W_enc.grad.t()
         self.adam.step()
         sae.after_step()
 
@@ -198,28 +215,32 @@ class Trainer:
 
     def save(self, folder: Path) -> None:
         """Write the checkpoint whole, or not at all."""
-        folder.mkdir(parents=True, exist_ok=True)
         tensors = {f"sae.{k}": v for k, v in self.sae.state_dict().items()}
         for i, slot in self.adam.state_dict()["state"].items():
             tensors |= {f"adam.{i}.{k}": v for k, v in slot.items()}
         if self.dead is not None:  # looked up every 16th step only: a resumed run needs what was found last
             tensors["dead"] = self.dead
-        tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
-        save_file(tensors, folder / "new.safetensors", {"state": json.dumps(self.state, default=float)})
-        os.replace(folder / "new.safetensors", folder / "checkpoint.safetensors")
+        write(folder / CHECKPOINT, tensor_file(tensors, self.state))
 
     def _resume(self, folder: Path) -> None:
-        sae, mean = self.sae, self.sae.mean.clone()
-        with safe_open(folder / "checkpoint.safetensors", "pt") as file:
-            state = json.loads(file.metadata()["state"])
-        if any(state.get(name) != self.state[name] for name in ("format", "config", "sae")):
+        sae, remedy = self.sae, f"delete {folder / CHECKPOINT}, or choose another folder"
+        try:
+            tensors, state = read_tensor_file(folder / CHECKPOINT)
+        except ValueError as error:
+            raise CheckpointError(f"{error}: {remedy}") from error
+        state = state or {}
+        if state.get("format") != FORMAT:
+            raise CheckpointError(f"the checkpoint in {folder} is another version's: {remedy}")
+        ours, theirs = ({**s, **(s["run"] or {})} for s in (self.state, state))
+        other = [
+            name for name in ("config", "sae", *(self.state["run"] or ())) if ours[name] != theirs.get(name)
+        ]
+        if other:
+            what = {"config": "another TrainConfig", "sae": "another SAE"}
             raise CheckpointError(
-                f"the checkpoint in {folder} is of another run ({state['sae']}): "
-                "delete it, or use its configuration"
+                f"the checkpoint in {folder} is of another run, with "
+                f"{', '.join(what.get(name, f'other {name}') for name in other)}: {remedy}"
             )
-        tensors = load_file(folder / "checkpoint.safetensors")
-        if not torch.allclose(tensors["sae.mean"], mean.cpu(), atol=1e-6):
-            raise CheckpointError(f"the checkpoint in {folder} is of a run on other texts: delete it")
         sae.load_state_dict({k[4:]: v for k, v in tensors.items() if k.startswith("sae.")})
         slots: dict[int, dict] = {}
         for name, value in tensors.items():
@@ -227,7 +248,5 @@ class Trainer:
                 _, i, key = name.split(".")
                 slots.setdefault(int(i), {})[key] = value
         self.adam.load_state_dict({"state": slots, "param_groups": self.adam.state_dict()["param_groups"]})
-        for parameter, slot in self.adam.state.items():  # moments in the memory layout of their parameters
-            for key in ("exp_avg", "exp_avg_sq"):
-                slot[key] = torch.empty_like(parameter).copy_(slot[key])
-        self.state, self.dead = state, tensors["dead"].to(mean.device) if "dead" in tensors else None
+        dead = tensors.get("dead")
+        self.state, self.dead = state, None if dead is None else dead.to(sae.mean.device)

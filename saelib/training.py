@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from itertools import islice
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,10 +18,13 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from saelib.checks import whole
+from saelib.files import digest, only_writer, resolved
 from saelib.metrics import Evaluation, evaluate
 from saelib.sae import SAE
-from saelib.store import EmbeddingStore, batch_plan
+from saelib.store import EmbeddingStore
 from saelib.trainer import TrainConfig, Trainer
+from saelib.training_data import TrainingData, prepare
 
 
 class TrainResult(NamedTuple):
@@ -50,19 +52,34 @@ def train(
     """Train an SAE on a store (or a tensor) of raw embeddings.
 
     Args:
-        data: an `EmbeddingStore`, or embeddings (n, d_in).
-        held_out: embeddings (m, d_in) to evaluate on; None keeps a seeded sixth aside, a store's by title.
-        rows: the store's training rows, when `held_out` is given.
-        checkpoint: folder to save to and resume from; None neither.
+        data: an `EmbeddingStore`, or embeddings (n, d_in): a tensor, an array, a DataFrame of numbers.
+        held_out: embeddings (m, d_in) to evaluate on; None keeps a seeded sixth aside, a store's by title,
+            and evaluates on at most 50,000 of it.
+        rows: the store's training rows (numbers or a mask), when `held_out` is given.
+        checkpoint: folder to save to and resume from; None neither. It belongs to this configuration, these
+            initial weights, these embeddings and rows; an SAE that this run has begun to train is known too.
         stop_after: stop at this step, as an interrupt would (the checkpoint is written).
 
     Raises:
-        ValueError: d_in differs from the data's, NaN in the data, a checkpoint of another run.
+        ValueError: d_in differs from the data's, too few embeddings, NaN among them.
+        CheckpointError: the checkpoint is of another run, or damaged (a ValueError too).
+        InUseError: another process trains with this checkpoint.
         FloatingPointError: the loss became NaN.
+        KeyboardInterrupt: says what is kept.
     """
-    embeddings = _prepare([sae], data, config, held_out, rows, device)
-    trainers, folder = [Trainer(sae, config, embeddings.device)], Path(checkpoint) if checkpoint else None
-    return _run(trainers, embeddings, progress, folder, checkpoint_every, stop_after)[0]
+    every, last = whole("checkpoint_every", checkpoint_every), config.steps
+    last = last if stop_after is None else min(last, whole("stop_after", stop_after))
+    embeddings = prepare([sae], data, config, held_out, rows, device)
+    trainers = [Trainer(sae, config, embeddings.device)]
+    if checkpoint is None:
+        return _run(trainers, embeddings, progress, last)[0]
+    now = digest(sae.state_dict())
+    begun_as = sae.begun_as.get(now, now)  # what this run itself has left of an SAE is no stranger
+    try:
+        run = embeddings.digests() | {"initial weights": begun_as}
+        return _run(trainers, embeddings, progress, last, _Checkpoint(resolved(checkpoint), every, run))[0]
+    finally:
+        sae.begun_as = {digest(sae.state_dict()): begun_as}
 
 
 def train_many(
@@ -95,97 +112,72 @@ def train_many(
         found = {getattr(c, name) for c in configs}
         if len(found) > 1:
             raise ValueError(f"SAEs that train together must have one {name}, not {sorted(found)}")
-    embeddings = _prepare(saes, data, configs[0], held_out, rows, device)
+    embeddings = prepare(saes, data, configs[0], held_out, rows, device)
     trainers = [Trainer(sae, c, embeddings.device) for sae, c in zip(saes, configs, strict=True)]
-    return _run(trainers, embeddings, progress)
+    return _run(trainers, embeddings, progress, configs[0].steps)
 
 
-class _Embeddings(NamedTuple):
-    """Embeddings (n, d_in) by what they are for, and the training batches from any step on."""
+class _Checkpoint(NamedTuple):
+    """Where a run is saved, every how many steps, and what a checkpoint must agree in to be of this run."""
 
-    sample: Tensor  # for the normaliser
-    calibration: Tensor  # no step sees these
-    held_out: Tensor
-    batches: Callable[[int], Iterator[Tensor]]
-    device: torch.device
-
-
-def _prepare(
-    saes: list[SAE], data: EmbeddingStore | Tensor, config: TrainConfig, held_out: Tensor | None,
-    rows: np.ndarray | None, device: str | torch.device | None,
-) -> _Embeddings:  # fmt: skip
-    d_in = data.d_in if isinstance(data, EmbeddingStore) else data.shape[1]
-    for sae in saes:
-        if sae.d_in != d_in:
-            raise ValueError(f"the SAE takes d_in {sae.d_in}, the data has {d_in}: make it with d_in={d_in}")
-    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    generator = np.random.default_rng(config.seed)
-    if isinstance(data, EmbeddingStore):
-        if held_out is None:
-            rows, test_rows = data.split(seed=config.seed)
-            held_out = torch.from_numpy(data.embeddings(test_rows))
-        rows = np.arange(len(data)) if rows is None else rows
-        aside = generator.random(len(rows)) < min(0.05, 4096 / len(rows))
-        calibration = torch.from_numpy(data.embeddings(rows[aside]))
-        rows = rows[~aside]
-        sample = torch.from_numpy(data.embeddings(np.sort(generator.permutation(rows)[:50_000])))
-    else:
-        order = torch.from_numpy(generator.permutation(len(data))).to(data.device)
-        if held_out is None:
-            held_out, order = data[order[: len(data) // 6]], order[len(data) // 6 :]
-        n_aside = min(len(order) // 20, 4096) or 1
-        calibration, data = data[order[:n_aside]], data[order[n_aside:]]
-        sample = data[:50_000]
-
-    def batches(skip: int) -> Iterator[Tensor]:
-        if isinstance(data, EmbeddingStore):
-            return data.batches(config.batch_size, rows=rows, seed=config.seed, skip=skip, device=device)
-        return _tensor_batches(data.to(device, torch.float32), config, skip)
-
-    parts = (t.to(device, torch.float32) for t in (sample, calibration, held_out))
-    return _Embeddings(*parts, batches, device)
-
-
-def _tensor_batches(x: Tensor, config: TrainConfig, skip: int) -> Iterator[Tensor]:
-    """What `store.batches` is to a store, for a tensor (n, d_in) in memory."""
-    if config.batch_size > len(x):
-        raise ValueError(
-            f"batch_size {config.batch_size} is more than the {len(x)} training embeddings: lower it"
-        )
-    for _, picked in islice(batch_plan(len(x), config.batch_size, len(x), config.seed), skip, None):
-        yield x[torch.from_numpy(picked).to(x.device)]
+    folder: Path
+    every: int
+    run: dict
 
 
 def _run(
-    trainers: list[Trainer], embeddings: _Embeddings, progress: bool,
-    folder: Path | None = None, save_every: int = 200, stop_after: int | None = None,
+    trainers: list[Trainer], embeddings: TrainingData, progress: bool, last: int,
+    checkpoint: _Checkpoint | None = None,
 ) -> list[TrainResult]:  # fmt: skip
-    config, held_out = trainers[0].config, embeddings.held_out
-    for trainer in trainers:
-        trainer.begin(embeddings.sample, embeddings.calibration, folder)
-    step, last = trainers[0].state["step"], min(config.steps, stop_after or config.steps)
+    with torch.inference_mode(False), torch.enable_grad(), ExitStack() as stack:
+        sample = embeddings.sample()
+        for trainer in trainers:
+            kept = (checkpoint.folder, checkpoint.run) if checkpoint else ()
+            trainer.begin(sample, embeddings.calibration, *kept)
+        del sample
+        began = time.perf_counter()
+        saved = trainers[0].state["step"]
+        if checkpoint and saved < last:  # a finished run is only read
+            stack.enter_context(only_writer(checkpoint.folder))
+        stack.enter_context(_tensor_cores(embeddings.device))
+        try:
+            for step in _steps(trainers, embeddings, progress, last):
+                if checkpoint and (step % checkpoint.every == 0 or step == last):
+                    trainers[0].save(checkpoint.folder)
+                    saved = step
+        except KeyboardInterrupt:
+            kept = "nothing is kept" + (" yet" if checkpoint else "; train(..., checkpoint=folder) keeps it")
+            if saved:
+                kept = f"step {saved} is kept in {checkpoint.folder}; the same call goes on from there"
+            raise KeyboardInterrupt(f"stopped at step {trainers[0].state['step']}: {kept}") from None
+        seconds = time.perf_counter() - began
+        return [
+            TrainResult(
+                t.sae.eval(), pd.DataFrame(t.state["history"]), evaluate(t.sae, embeddings.held_out), seconds
+            )
+            for t in trainers
+        ]
+
+
+def _steps(trainers: list[Trainer], embeddings: TrainingData, progress: bool, last: int) -> Iterator[int]:
+    """Train to step `last`; yields each step's number when it is done."""
+    config, step = trainers[0].config, trainers[0].state["step"]
     eval_every = config.eval_every or max(config.steps // 8, 1)
-    stream, began = embeddings.batches(step), time.perf_counter()
+    stream = embeddings.batches(step)
     name = trainers[0].sae.architecture if len(trainers) == 1 else f"{len(trainers)} SAEs"
-    bar = tqdm(total=config.steps, initial=step, desc=f"training {name}", disable=not progress, mininterval=1)
-    with _tensor_cores(embeddings.device), bar:
+    look = {"desc": f"training {name}", "disable": not progress, "mininterval": 1}
+    with tqdm(total=config.steps, initial=step, **look) as bar:
         while step < last:
             x = next(stream)
             for trainer in trainers:
                 trainer.step(x)
             step += 1
             if step % eval_every == 0 or step == config.steps:
-                now = [trainer.evaluate(held_out) for trainer in trainers][0]
+                now = [trainer.evaluate(embeddings.held_out) for trainer in trainers][0]
                 if len(trainers) == 1:
                     bar.set_postfix_str(f"FVU {now.fvu:.3f} L0 {now.l0:.1f} dead {now.dead:.1%}")
             bar.update(1)
-            if folder and (step % save_every == 0 or step == last):
-                trainers[0].save(folder)
-    seconds = time.perf_counter() - began
-    return [
-        TrainResult(t.sae.eval(), pd.DataFrame(t.state["history"]), evaluate(t.sae, held_out), seconds)
-        for t in trainers
-    ]
+            yield step
 
 
 @contextmanager

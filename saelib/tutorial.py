@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from filelock import FileLock
 
 from saelib.corpus import load_corpus
 from saelib.encoder import Encoder, load_encoder, pick_device
@@ -47,11 +48,12 @@ class Tutorial:
     def store(self, encoder: Encoder | None = None) -> EmbeddingStore:
         """The wiki-vital store of this preset: opened when it is there, extracted when not."""
         path = self.data / "stores" / f"wiki-vital-{self.preset}"
-        try:
-            return EmbeddingStore(path, encoder=encoder)
-        except (FileNotFoundError, ValueError):
-            corpus = load_corpus("wiki-vital", limit=self.n_texts, seed=self.seed)
-            return EmbeddingStore.extract(path, corpus, encoder or self.encoder())
+        with self._turn(path.name):
+            try:
+                return EmbeddingStore(path, encoder=encoder)
+            except (FileNotFoundError, ValueError):
+                corpus = load_corpus("wiki-vital", limit=self.n_texts, seed=self.seed)
+                return EmbeddingStore.extract(path, corpus, encoder or self.encoder())
 
     def train(self, architecture: str, store: EmbeddingStore, name: str | None = None) -> TrainResult:
         """Train at the advised size, or resume; a finished run is loaded from its checkpoint."""
@@ -59,14 +61,20 @@ class Tutorial:
         folder = self.data / "saes" / (name or f"{architecture}-{self.preset}")
         sae = make_sae(architecture, store.d_in, d_sae, k, self.seed)
         config = TrainConfig(steps=self.steps, target_l0=k, seed=self.seed)
-        try:
-            result = train(sae, store, config, checkpoint=folder, device=self.device, progress=False)
-        except CheckpointError:  # left by an earlier version of the tutorial, whose settings were others
-            print(f"data/saes/{folder.name} was trained with other settings: training it again")
-            (folder / "checkpoint.safetensors").unlink()
-            return self.train(architecture, store, name)
-        result.sae.save(folder, encoder=store.manifest["fingerprint"])
+        with self._turn(folder.name):
+            try:
+                result = train(sae, store, config, checkpoint=folder, device=self.device, progress=False)
+            except CheckpointError:  # left by an earlier version of the tutorial, whose settings were others
+                print(f"data/saes/{folder.name} was trained with other settings, or is damaged: once more")
+                (folder / "checkpoint.safetensors").unlink()
+                return self.train(architecture, store, name)
+            result.sae.save(folder, encoder=store.manifest["fingerprint"])
         return result
+
+    def _turn(self, name: str) -> FileLock:
+        """Two notebooks at once: the second waits, then opens what the first has made."""
+        self.data.mkdir(exist_ok=True)
+        return FileLock(self.data / f".{name}.lock", is_singleton=True)  # `train` may ask twice
 
 
 def start(seed: int = 0, verbose: bool = True) -> Tutorial:

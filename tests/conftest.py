@@ -34,6 +34,14 @@ def rows():
     return [{"text": f"text number {i} of group{i % 3}", "domain": f"group{i % 3}"} for i in range(700)]
 
 
+def pytest_collection_modifyitems(items):
+    """Two processes share the tests: notebooks one by one and first, as they take longest; a file's other tests stay together."""
+    for item in items:
+        if item.originalname != "test_it_runs":
+            item.add_marker(pytest.mark.xdist_group(item.path.name))
+    items.sort(key=lambda item: item.originalname != "test_it_runs")
+
+
 def pytest_terminal_summary(terminalreporter):
     """Say at the end when no browser was there to test in, and how to have those tests run."""
     reasons = [str(report.longrepr) for report in terminalreporter.stats.get("skipped", [])]

@@ -1,7 +1,11 @@
 """Corpora: what comes in, what is dropped and counted, what is refused."""
 
+import gzip
+
+import numpy as np
 import pandas as pd
 import pytest
+from datasets import ClassLabel, Dataset, Features, Value
 
 from saelib.corpus import load_corpus, split_sentences
 
@@ -48,3 +52,100 @@ def test_streaming_data_set(tmp_path):
     ).to_parquet(tmp_path / "train.parquet")
     stream = load_corpus(str(tmp_path), text_column="body", domain_column="topic", streaming=True)
     assert list(stream) == [{"text": "one text", "domain": "a"}, {"text": "three texts", "domain": "c"}]
+
+
+def written(path, content):
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+def test_of_a_csv_every_field_is_text_and_only_an_empty_one_is_missing(tmp_path):
+    file = written(tmp_path / "x.csv", '\ufefftext,domain\n000123,NA\nnull,007\n"a, ""b""\nc",\n')
+    assert load_corpus(file).to_list() == [
+        {"text": "000123", "domain": "NA"},
+        {"text": "null", "domain": "007"},
+        {"text": 'a, "b"\nc', "domain": "all"},
+    ]
+    file.write_text("text,domain\nNone,nan\n")  # rewritten: nothing is cached
+    assert load_corpus(file).to_list() == [{"text": "None", "domain": "nan"}]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("text,domain\nfine,a\nhello, world,a\n", "line 3: 3 fields, but 2"),
+        ("text,domain\nhello,a,\n", "line 2: 3 fields"),
+        ("text,domain\nhello\n", "line 2: 1 field"),
+        ('text,domain\nfine,a\n"hello,a\nb,c\n', "line 3: unexpected end"),
+        ("text,text\na,b\n", "2 columns 'text'"),
+        ("body\na\n", r"no column 'text' in .*\['body'\]"),
+        ("text\nUn café\n".encode("cp1252"), "not UTF-8.*save it as UTF-8"),
+        ("", "no row to embed"),
+    ],
+)
+def test_a_malformed_csv_is_named_by_its_line(tmp_path, content, said):
+    with pytest.raises(ValueError, match=said):
+        load_corpus(written(tmp_path / "x.csv", content))
+
+
+def test_a_path_is_a_path_and_endings_are_read_in_any_form(tmp_path):
+    written(tmp_path / "a1.csv", "text\nwrong")
+    for name, content in {
+        "a[1].csv": "text\nright", "[2024] export/x.CSV": "text\nright", "n.txt": "right\n\n", "t.tsv": "text\tdomain\nright\tall\n",
+        "z.csv.gz": gzip.compress(b"text\nright"), "l.jsonl.gz": gzip.compress(b'{"text": "right"}\n'), "a.json": '[{"text": "right"}]',
+    }.items():  # fmt: skip
+        corpus = load_corpus(written(tmp_path / name, content), verbose=False)
+        assert corpus.to_list() == [{"text": "right", "domain": "all"}], name
+    assert len(load_corpus(tmp_path / "[2024] export")) == 1
+    with pytest.raises(ValueError, match="files of one kind"):
+        load_corpus(tmp_path)
+    with pytest.raises(ValueError, match=r"damaged.*end-of-stream"):
+        load_corpus(written(tmp_path / "b.csv.gz", gzip.compress(b"text\nright")[:-9]))
+    with pytest.raises(ValueError, match="line 2"):
+        load_corpus(written(tmp_path / "b.jsonl", '{"text": "a"}\n{"text"\n'))
+    with pytest.raises(FileNotFoundError, match="no corpus file at"):
+        load_corpus("absent.csv")
+
+
+def test_domains_mean_the_same_from_every_source(tmp_path):
+    assert list(
+        load_corpus(pd.DataFrame({"text": ["a", "b", "c"], "domain": [2021, None, 2022]}))["domain"]
+    ) == ["2021", "all", "2022"]
+    missing = [None, np.nan, pd.NA, pd.NaT, "", "<NA>"]
+    frame = pd.DataFrame({"text": list("abcdef"), "domain": pd.Series(missing, dtype=object)})
+    for source in (frame, frame.to_dict("records")):
+        assert set(load_corpus(source)["domain"]) == {"all"}
+    kinds = Features({"text": Value("string"), "label": ClassLabel(names=["Sports", "World"])})
+    labelled = Dataset.from_dict({"text": ["a", "b", "c"], "label": [0, 1, -1]}, features=kinds)
+    labelled.to_parquet(tmp_path / "x.parquet")
+    for source in (labelled, tmp_path / "x.parquet"):
+        assert list(load_corpus(source, domain_column="label")["domain"]) == ["Sports", "World", "all"]
+
+
+def test_sources_in_memory():
+    texts = ["a text", "b text"]
+    for source in (
+        pd.Series(texts),
+        np.array(texts),
+        tuple(texts),
+        (t for t in texts),
+        load_corpus(texts),
+        [{"text": t} for t in texts],
+    ):
+        assert list(load_corpus(source)["text"]) == texts
+    with pytest.raises(ValueError, match=r"one text alone is \[text\]"):
+        load_corpus("One lone text, by mistake.")
+    for source in (None, 7, b"bytes", {"text": texts}, np.array("x")):
+        with pytest.raises(TypeError, match="a corpus is"):
+            load_corpus(source)
+    with pytest.raises(ValueError) as error:
+        load_corpus([{f"column {i}": "x" * 1000 for i in range(500)}] * 300)
+    assert len(str(error.value)) < 1000
+
+
+def test_halves_of_characters_are_replaced_and_markup_is_said(capsys):
+    corpus = load_corpus(["half \ud83d emoji", "<p>a&nbsp;b</p>"])
+    assert list(corpus["text"])[0] == "half \ufffd emoji"
+    printed = capsys.readouterr().out
+    assert "1 of 2 texts with half a character" in printed and "1 of 2 texts with HTML" in printed

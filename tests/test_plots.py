@@ -67,3 +67,13 @@ def test_sentence_features_show_trust_and_quartile():
     texts, colours, label = numbers_and_colours(frame.assign(trust=[0.62, 0.1], quartile=[1, 3]))
     assert {"0.62", "0.10"} <= set(texts) and "trust" in label
     assert colours == [plots.BLUES[0], plots.BLUES[2]]
+
+
+def test_sankey_ribbons_are_as_wide_as_said():
+    nodes = [(0, "sky"), (1, "star $x"), (1, "moon"), (2, "sun")]
+    figure = plots.sankey(nodes, [(0, 1, 0.5), (0, 2, 0.7), (1, 3, 0.4)], ["64", "256", "1,024"], "title")
+    axis = figure.axes[0]
+    heights = [bar.get_height() for bar in axis.patches]
+    np.testing.assert_allclose(heights, [1.2, 0.5, 0.7, 0.4])
+    assert len(axis.collections) == 3 and axis.get_title() == "title"
+    figure.canvas.draw()  # "$" in a label is no TeX

@@ -1,10 +1,14 @@
 """The four SAEs against independent formulas and finite differences; saving; what is refused."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from synthetic import gaussian
 
+from saelib.files import InUseError, only_writer
 from saelib.sae import JumpReLUSAE, TopKSAE, VanillaSAE, jump_relu, load_sae, make_sae
 
 ALL = ["vanilla", "topk", "batchtopk", "jumprelu"]
@@ -77,14 +81,66 @@ def test_aux_loss_gives_gradient_to_dead_latents_only():
 def test_save_load(name, tmp_path):
     sae, x = make_sae(name, 16, 40, 5), gaussian()
     sae.fit_normalizer(x)
-    sae.save(tmp_path)
+    sae.save(tmp_path, fvu=np.float32(0.25), encoder="e")
     assert torch.equal(load_sae(tmp_path).encode(x), sae.encode(x))
+    assert load_sae(tmp_path).config() == sae.config()
+    assert json.loads((tmp_path / "cfg.json").read_text())["extra"] == {"fvu": 0.25, "encoder": "e"}
     with pytest.raises(ValueError, match="d_in 16.*20"):
         load_sae(tmp_path, d_in=20)
     file = tmp_path / "sae.safetensors"
-    file.write_bytes(file.read_bytes()[:-50])
-    with pytest.raises(ValueError, match="damaged"):
+    good = file.read_bytes()
+    for bad in (
+        b"",
+        good[:-50],
+        good[:8],
+        good[:-1] + bytes([good[-1] ^ 4]),
+        good.replace(b"d_sae", b"d_saf"),
+        b"\0" * 999,
+    ):
+        file.write_bytes(bad)
+        with pytest.raises(ValueError, match="damaged"):
+            load_sae(tmp_path)
+
+
+def test_weights_and_configuration_are_one_file(tmp_path, monkeypatch):
+    TopKSAE(16, 40, 5).save(tmp_path)
+    for name in ("write_json", "write"):  # killed between the files, or at the first
+        monkeypatch.setattr(f"saelib.sae.{name}", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            TopKSAE(16, 40, 7).save(tmp_path)
+        monkeypatch.undo()
+        sae = load_sae(tmp_path)
+        assert torch.equal(sae.W_dec, TopKSAE(16, 40, sae.k).W_dec)
+        TopKSAE(16, 40, 5).save(tmp_path)
+    (tmp_path / "cfg.json").write_text("not read")
+    assert load_sae(tmp_path).k == 5
+
+
+def test_what_is_there_already_is_not_written_again(tmp_path):
+    sae = TopKSAE(16, 40, 5)
+    sae.save(tmp_path)
+    with only_writer(tmp_path):  # nor is a read-only folder touched
+        sae.save(tmp_path)
+        with pytest.raises(InUseError):
+            TopKSAE(16, 40, 6).save(tmp_path)
+
+
+def test_saes_saved_before_there_was_a_digest(tmp_path):
+    sae = TopKSAE(16, 40, 5)
+    save_file({k: v.contiguous() for k, v in sae.state_dict().items()}, tmp_path / "sae.safetensors")
+    with pytest.raises(FileNotFoundError, match=r"cfg.json is missing"):
         load_sae(tmp_path)
+    cfg = {"architecture": "topk", "d_in": 16, "d_sae": 40, "k": 5, "extra": {}}
+    (tmp_path / "cfg.json").write_bytes(b"\xef\xbb\xbf" + json.dumps(cfg).encode())
+    assert load_sae(tmp_path).k == 5
+    for change in ({"d_sae": 41}, {"k": 0}, {"k": "5"}, {"kk": 5}, {"architecture": "gated"}):
+        (tmp_path / "cfg.json").write_text(json.dumps(cfg | change))
+        with pytest.raises(ValueError, match="damaged"):
+            load_sae(tmp_path)
+    for bad in ("", "[]", "null", "[" * 100_000):
+        (tmp_path / "cfg.json").write_text(bad)
+        with pytest.raises(ValueError, match="damaged"):
+            load_sae(tmp_path)
 
 
 def test_constructors_do_not_reseed_the_world():
@@ -102,6 +158,20 @@ def test_bad_input_is_named():
         VanillaSAE(8, 0)
     with pytest.raises(ValueError, match="target_l0"):
         JumpReLUSAE(8, 16, target_l0=20)
+    for bad in (2.5, True, "4", None, -1, float("nan")):
+        with pytest.raises(ValueError, match="k must be"):
+            TopKSAE(8, 16, bad)
+        with pytest.raises(ValueError, match="d_sae must be"):
+            VanillaSAE(8, bad)
+    assert make_sae("topk", np.int64(8), np.int32(16), np.uint8(4)).config() == {
+        "d_in": 8,
+        "d_sae": 16,
+        "k": 4,
+    }
+    for name in ALL:
+        assert make_sae(name, 8, 16, 4).target_l0 == 4
+        with pytest.raises(ValueError, match="must be"):
+            make_sae(name, 8, 16, 17)
     with pytest.raises(ValueError, match="architecture"):
         make_sae("gated", 8, 16, 2)
     with pytest.raises(ValueError, match=r"\(n, 8\).*another encoder"):

@@ -18,7 +18,16 @@ from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parent.parent
 MODULES = sorted((ROOT / "saelib").rglob("*.py"))
-TESTS_ONLY = {"torch", "jupyterlab", "nbmake", "pytest", "pytest-timeout", "ruff", "playwright"}
+TESTS_ONLY = {
+    "torch",
+    "jupyterlab",
+    "nbmake",
+    "pytest",
+    "pytest-timeout",
+    "pytest-xdist",
+    "ruff",
+    "playwright",
+}
 RECORDING_PIP = """
 import json, os, sys
 open(os.environ["RECORD"], "a").write(json.dumps(sys.argv[1:]) + "\\n")
@@ -121,8 +130,11 @@ def test_set_up_installs_nothing_where_nothing_is_missing(monkeypatch):
 
 def test_what_is_imported_is_required():
     """Every package that saelib imports is in the runtime requirements (torch apart), so that the set-up cell suffices."""
-    called = {"sklearn": "scikit-learn", "umap": "umap-learn"}
-    wanted = {name.replace("-", "_") for name in requirements("requirements-runtime.txt")} | {"torch"}
+    called = {"sklearn": "scikit-learn", "umap": "umap-learn", "faiss": "faiss-cpu"}
+    wanted = {name.replace("-", "_") for name in requirements("requirements-runtime.txt")} | {
+        "torch",
+        "faiss_cpu",
+    }  # an extra
     comes_with = {
         "transformers",
         "markupsafe",
@@ -211,9 +223,9 @@ def test_without_a_chromium_the_summary_says_so(tmp_path):
 # ---- imports ----
 
 # saelib's floors, from the ground up: a module imports from those before it only.
-CORE = """corpus encoder store sae sparse_step metrics trainer training activations attribution families steering
-plots tutorial""".split()
-WINGS = ["saelib.naming", "saelib.browser"]
+CORE = """checks files text_files corpus encoder shards extraction store sae sparse_step metrics trainer training_data
+training activations attribution domains families family_meaning steering plots tutorial""".split()
+WINGS = ["saelib.naming", "saelib.family_names", "saelib.browser", "saelib.steering_panel"]
 
 
 def module_name(path):

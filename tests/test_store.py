@@ -1,12 +1,19 @@
 """The store: nothing is lost, nothing damaged is served, and batches repeat."""
 
 import json
+import os
+import shutil
+import threading
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
+from saelib.activations import read_texts
+from saelib.files import InUseError, only_writer, write
+from saelib.sae import make_sae
+from saelib.shards import checksum
 from saelib.store import EmbeddingStore, StoreError, batch_plan
 
 
@@ -137,3 +144,260 @@ def test_split_keeps_equal_texts_together(tmp_path, words):
         and len(train) + len(test) == 200
         and len(test) == 50
     )
+
+
+def extract(path, rows, encoder, **settings):
+    return EmbeddingStore.extract(path, rows, encoder, **{"shard_rows": 200, "progress": False} | settings)
+
+
+def test_rows_are_a_mask_or_numbers_that_exist(tmp_path, rows, words):
+    store, sae = extract(tmp_path, rows, words), make_sae("topk", words.d_in, 96, 4)
+    mask = store.frame.domain == "group1"
+    numbers = np.flatnonzero(mask)
+    for form in (
+        mask,
+        mask.to_numpy(),
+        mask.tolist(),
+        torch.tensor(mask.to_numpy()),
+        numbers,
+        numbers.tolist(),
+    ):
+        assert np.array_equal(store.embeddings(form), store.embeddings(numbers))
+        assert read_texts(sae, store, form).texts == [rows[i]["text"] for i in numbers]
+        assert torch.equal(next(store.batches(9, rows=form)), next(store.batches(9, rows=numbers)))
+    assert np.array_equal(store.embeddings(slice(3, 9, 2)), store.embeddings([3, 5, 7]))
+    assert store.embeddings([]).shape == (0, words.d_in)
+    for bad, said in (([0, -1], "row -1"), ([700], "row 700 is not in 0..699"), (mask[:5], "mask of 5")):
+        with pytest.raises(IndexError, match=said):
+            store.embeddings(bad)
+    for bad in ([0.5], [[1]], 3, ["a"]):
+        with pytest.raises(ValueError, match="whole numbers or a mask"):
+            store.embeddings(bad)
+
+
+def test_overwriting_touches_the_old_store_alone_and_late(tmp_path, rows, words):
+    store = extract(tmp_path, rows, words)
+    (tmp_path / "thesis.docx").write_text("years of work")
+    for corpus in ([], [{"text": ""}], [{"text": f"t {i}"} for i in range(150)] + [{"text": ""}]):
+        with pytest.raises(ValueError, match=r"empty"):
+            extract(tmp_path, corpus, words, overwrite=True)
+        store.verify()
+    new = extract(tmp_path, rows[:300], words, overwrite=True)
+    new.verify()
+    files = {
+        "manifest.json",
+        *(f"{i:05d}.{end}" for i in (0, 1) for end in ("npy", "parquet")),
+        "thesis.docx",
+    }
+    assert {p.name for p in tmp_path.iterdir()} - {".lock"} == files
+    assert store.embeddings().shape == (700, words.d_in), "what was mapped stays"
+    with pytest.raises(StoreError, match="checksum"):  # and no texts of the new store beside it
+        len(store.texts)
+    (tmp_path / "manifest.json").write_text('{"name": "a web app", "version": 1}')
+    for overwrite in (True, False):
+        with pytest.raises(StoreError, match=r"is not a store's: delete the folder"):
+            extract(tmp_path, rows, words, overwrite=overwrite)
+    (tmp_path / "manifest.json").unlink()
+    with pytest.raises(StoreError, match="00000.npy and no embedding store"):
+        extract(tmp_path, rows, words)
+
+
+def test_a_killed_overwrite_goes_on(tmp_path, rows, words):
+    extract(tmp_path / "a", rows, words)
+
+    class Stops(type(words)):
+        def encode(self, texts, batch_tokens=None, progress=False):
+            if len(self.seen) >= 400:
+                raise KeyboardInterrupt
+            return super().encode(texts)
+
+    again = [row | {"domain": "other"} for row in rows]
+    with pytest.raises(
+        KeyboardInterrupt, match="holds 400 texts; the same call goes on .* without overwrite"
+    ):
+        extract(tmp_path / "a", again, Stops(), overwrite=True)
+    assert (
+        extract(tmp_path / "a", again, words, overwrite=True).manifest
+        == extract(tmp_path / "b", again, words).manifest
+    )
+    with pytest.raises(KeyboardInterrupt, match="the old store is still there"):
+        stops = Stops()
+        stops.seen = [""] * 400
+        extract(tmp_path / "a", rows, stops, overwrite=True)
+    EmbeddingStore(tmp_path / "a").verify()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda x: x[1:], "float32 of shape"),
+        (lambda x: x[:, 0], "float32 of shape"),
+        (lambda x: np.hstack([x, x]), "float32 of shape"),
+        (lambda x: x.astype(int), "int64 of shape"),
+        (lambda x: x * 1e6, "values beyond float16"),
+        (lambda x: np.where(x > 0.3, np.nan, x), "NaN or infinity"),
+    ],
+)
+def test_what_an_encoder_gives_is_checked(tmp_path, rows, words, change, said):
+    class Odd(type(words)):
+        def encode(self, texts, batch_tokens=None, progress=False):
+            return change(super().encode(texts))
+
+    with pytest.raises(ValueError, match=said):
+        extract(tmp_path, rows, Odd())
+    with pytest.raises(FileNotFoundError):
+        EmbeddingStore(tmp_path)
+    large = extract(tmp_path / "f32", rows, words, dtype="float32").embeddings()
+    assert np.array_equal(large, words.encode([r["text"] for r in rows]))
+    for dtype in ("int8", "float64", None):
+        with pytest.raises(ValueError, match="float16"):
+            extract(tmp_path / "i", rows, words, dtype=dtype)
+
+
+def lies(path, change, signed=True):
+    """Change what a manifest says, and sign it again."""
+    file = path / "manifest.json"
+    manifest = json.loads(file.read_text())
+    manifest.pop("checksum")
+    change(manifest)
+    file.write_text(json.dumps(manifest | ({"checksum": checksum(manifest)} if signed else {})))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda m: m["shards"].pop(),
+        lambda m: m["shards"].reverse(),
+        lambda m: m["shards"].append(m["shards"][0]),
+        lambda m: m["shards"][0].update(embeddings="../b/00000.npy"),
+        lambda m: m["shards"][0].update(texts="/dev/zero"),
+        lambda m: m["shards"][0].update(rows=199),
+        lambda m: (m["shards"][0].update(rows=199), m.update(n=699)),
+        lambda m: m.update(d_in=24),
+        lambda m: m.update(dtype="float32"),
+        lambda m: m.update(shards=[], n=0),
+        lambda m: m.pop("n"),
+        lambda m: m.update(version=3),
+    ],
+)
+def test_a_manifest_that_lies_is_refused(tmp_path, rows, words, change):
+    for signed in (True, False):
+        store = extract(tmp_path / f"a{signed}", rows, words)
+        lies(store.path, change, signed)
+        with pytest.raises(StoreError):
+            EmbeddingStore(store.path)
+
+
+def test_damage_is_found_and_redone_alone(tmp_path, rows, words):
+    store = extract(tmp_path, rows, words)
+    good = {p.name: p.read_bytes() for p in tmp_path.iterdir() if p.suffix in (".npy", ".parquet")}
+    for content in ("", "{", "[]", '{"version": 2}', "\0" * 99, "[" * 100_000):
+        kept = (tmp_path / "manifest.json").read_text()
+        (tmp_path / "manifest.json").write_text(content)
+        with pytest.raises(StoreError, match="damaged"):
+            EmbeddingStore(tmp_path)
+        (tmp_path / "manifest.json").write_text(kept)
+    npy, texts = tmp_path / "00001.npy", tmp_path / "00002.parquet"
+    npy.write_bytes(good["00001.npy"].replace(b"descr", b"desks"))
+    with pytest.raises(StoreError, match="header"):
+        EmbeddingStore(tmp_path)
+    texts.unlink()
+    words.seen.clear()
+    assert extract(tmp_path, rows, words).manifest == store.manifest
+    assert words.seen == [row["text"] for row in rows[200:600]]
+    assert all((tmp_path / name).read_bytes() == content for name, content in good.items())
+    npy.unlink()
+    os.mkfifo(npy)  # is not waited for
+    with pytest.raises(StoreError, match="lost"):
+        EmbeddingStore(tmp_path)
+
+
+def test_a_resumed_extraction_does_not_mix(tmp_path, rows, words):
+    class Stops(type(words)):
+        def encode(self, texts, batch_tokens=None, progress=False):
+            if len(self.seen) >= 400:
+                raise KeyboardInterrupt
+            return super().encode(texts)
+
+    titled = [row | {"title": "one"} for row in rows]
+    with pytest.raises(KeyboardInterrupt):
+        extract(tmp_path, titled, Stops())
+    words.dtype = "bfloat16"
+    with pytest.raises(StoreError, match="in float32, not bfloat16"):
+        extract(tmp_path, titled, words)
+    words.dtype = "float32"
+    with pytest.raises(StoreError, match="other texts"):
+        extract(tmp_path, [row | {"title": "two"} for row in rows], words)
+    assert extract(tmp_path, titled, words).frame["title"].tolist() == ["one"] * 700
+
+
+def test_one_writer_at_a_time(tmp_path, rows, words):
+    class Waits(type(words)):
+        def encode(self, texts, batch_tokens=None, progress=False):
+            begun.set()
+            assert told.wait(30)
+            return super().encode(texts)
+
+    begun, told = threading.Event(), threading.Event()
+    first = threading.Thread(target=extract, args=(tmp_path / "a", rows, Waits()))
+    first.start()
+    assert begun.wait(30)
+    with pytest.raises(InUseError, match=f"written by process {os.getpid()} on .*wait"):
+        extract(tmp_path / "a", rows, words)
+    told.set()
+    first.join()
+    with only_writer(tmp_path / "a"):  # a whole store is only read
+        extract(tmp_path / "a", rows, words).verify()
+
+
+def test_a_store_stays_the_one_that_was_opened(tmp_path, rows, words, monkeypatch):
+    for name, part in (("a", rows[:300]), ("b", rows[300:])):
+        extract(tmp_path / name / "store", part, words)
+    monkeypatch.chdir(tmp_path / "a")
+    monkeypatch.setenv("HOME", str(tmp_path / "b"))
+    store = EmbeddingStore("store")
+    monkeypatch.chdir(tmp_path / "b")
+    assert store.texts == [row["text"] for row in rows[:300]]
+    assert EmbeddingStore("~/store").texts == [row["text"] for row in rows[300:]]
+    assert extract("~/other", rows, words).path == tmp_path / "b" / "other"
+
+
+def test_a_store_of_the_first_format_is_still_read(tmp_path, rows, words):
+    store = extract(tmp_path, rows, words)
+    lies(tmp_path, lambda m: m.update(version=1), signed=False)
+    assert EmbeddingStore(tmp_path).manifest == store.manifest | {"version": 1}
+    assert len(extract(tmp_path, rows, words)) == 700
+    lies_about = lambda m: m["shards"][1].update(embeddings="00000.npy")
+    file = tmp_path / "manifest.json"
+    manifest = json.loads(file.read_text())
+    lies_about(manifest)
+    file.write_text(json.dumps(manifest))
+    with pytest.raises(StoreError):
+        EmbeddingStore(tmp_path)
+
+
+def test_files_are_written_whole_and_leftovers_go(tmp_path, monkeypatch):
+    write(tmp_path / "a", b"old")
+
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("saelib.files.os.fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        write(tmp_path / "a", b"new")
+    monkeypatch.undo()
+    assert [p.name for p in tmp_path.iterdir()] == ["a"] and (tmp_path / "a").read_bytes() == b"old"
+    (tmp_path / ".a.123.part").write_text("half")
+    with only_writer(tmp_path):
+        assert not (tmp_path / ".a.123.part").exists()
+    shutil.rmtree(tmp_path)
+
+
+def test_rows_without_load_corpus_are_taken_or_named(tmp_path, words):
+    assert (
+        list(extract(tmp_path / "a", [{"text": "a"}, {"text": "b", "domain": None}], words).frame["domain"])
+        == ["all"] * 2
+    )
+    for corpus in (["a", "b"], pd.DataFrame({"text": ["a"]}), [{"body": "a"}]):
+        with pytest.raises(ValueError, match="row 0 .*use load_corpus"):
+            extract(tmp_path / "b", corpus, words)

@@ -1,15 +1,21 @@
 """Training: planted dictionaries found, targets met, runs resumed bit for bit, sweeps equal to single runs."""
 
 import warnings
-from dataclasses import replace
+from dataclasses import fields, replace
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
+from safetensors.torch import save_file
 from synthetic import gaussian, planted
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from saelib.metrics import mean_max_cosine
+from saelib.files import InUseError, only_writer
+from saelib.metrics import evaluate, mean_max_cosine
 from saelib.sae import BatchTopKSAE, TopKSAE, VanillaSAE, make_sae
-from saelib.trainer import TrainConfig
+from saelib.store import EmbeddingStore
+from saelib.trainer import CheckpointError, TrainConfig, Trainer
 from saelib.training import suggest_size, train, train_many
 
 ALL = ["vanilla", "topk", "batchtopk", "jumprelu"]
@@ -103,11 +109,92 @@ def test_a_resumed_run_knows_which_latents_were_dead(tmp_path):
     )
 
 
-def test_a_checkpoint_of_other_texts_is_refused(tmp_path):
+def test_a_checkpoint_belongs_to_one_run(tmp_path, words, rows):
+    store = EmbeddingStore.extract(tmp_path / "s", rows, words, progress=False)
+    other = EmbeddingStore.extract(tmp_path / "o", rows[::-1], words, progress=False)
+    config, held = TrainConfig(steps=20, batch_size=64, target_l0=4), store.embeddings(slice(0, 50))
+    sae = lambda seed=0: make_sae("topk", words.d_in, 96, 4, seed=seed)
+    half = {"held_out": held, "rows": np.arange(50, 700), "checkpoint": tmp_path / "k", "progress": False}
+    train(sae(), store, config, stop_after=10, **half)
+    for change, said in (
+        ({"sae": sae(1)}, "other initial weights"),
+        ({"sae": make_sae("topk", words.d_in, 97, 4)}, "another SAE"),
+        ({"data": other}, "other texts"),
+        ({"rows": np.arange(60, 700)}, "other rows"),
+        ({"held_out": held + 1e-3}, "other held-out texts"),
+        ({"config": replace(config, lr=1e-4)}, "another TrainConfig"),
+    ):
+        with pytest.raises(CheckpointError, match=f"with .*{said}.*: delete"):
+            train(**{"sae": sae(), "data": store, "config": config} | half | change)
+    done = train(sae(), store, config, **half)
+    assert len(done.history) == 10
+    x = torch.from_numpy(store.embeddings())
+    tensor = {"checkpoint": tmp_path / "t", "progress": False}
+    train(sae(), x, config, stop_after=10, **tensor)
+    close = x.clone()
+    close[123, 4] += 1e-4  # the mean is as good as equal
+    with pytest.raises(CheckpointError, match="other texts"):
+        train(sae(), close, config, **tensor)
+
+
+def test_an_sae_that_a_run_has_begun_goes_on_in_that_run(tmp_path):
     x, config = planted(2000)[0], TrainConfig(steps=20, batch_size=128, target_l0=4)
-    train(make_sae("topk", 32, 64, 4), x, config, checkpoint=tmp_path, stop_after=10, progress=False)
-    with pytest.raises(ValueError, match="other texts"):
-        train(make_sae("topk", 32, 64, 4), x + 1, config, checkpoint=tmp_path, progress=False)
+    whole = train(make_sae("topk", 32, 64, 4), x, config, progress=False).sae
+    sae = make_sae("topk", 32, 64, 4)
+    train(sae, x, config, checkpoint=tmp_path, stop_after=7, progress=False)
+    for _ in range(2):  # as a cell that is run again does
+        train(sae, x, config, checkpoint=tmp_path, progress=False)
+        assert torch.equal(sae.W_dec, whole.W_dec)
+    sae.W_dec.data.roll(1)
+    sae.b_enc.data += 1
+    with pytest.raises(CheckpointError, match="other initial weights"):
+        train(sae, x, config, checkpoint=tmp_path, progress=False)
+
+
+def test_a_damaged_checkpoint_is_refused(tmp_path):
+    x, config = planted(2000)[0], TrainConfig(steps=20, batch_size=128, target_l0=4)
+    run = lambda **k: train(make_sae("topk", 32, 64, 4), x, config, checkpoint=tmp_path, progress=False, **k)
+    run(stop_after=10)
+    file = tmp_path / "checkpoint.safetensors"
+    good = file.read_bytes()
+    for bad in (b"", good[:3000], good[:-1], good[:5000] + bytes([good[5000] ^ 1]) + good[5001:], b"{}" * 99):
+        file.write_bytes(bad)
+        with pytest.raises(CheckpointError, match=r"damaged.*delete"):
+            run()
+    save_file({"a": x}, file)
+    with pytest.raises(CheckpointError, match="another version's"):
+        run()
+    file.unlink()
+    run()
+
+
+def test_one_run_writes_a_checkpoint_and_a_finished_one_is_only_read(tmp_path):
+    x, config = planted(2000)[0], TrainConfig(steps=20, batch_size=128, target_l0=4)
+    run = lambda: train(make_sae("topk", 32, 64, 4), x, config, checkpoint=tmp_path, progress=False)
+    with only_writer(tmp_path), pytest.raises(InUseError, match="is being written by process"):
+        run()
+    first = run()
+    with only_writer(tmp_path):
+        assert torch.equal(run().sae.W_dec, first.sae.W_dec)
+
+
+def test_an_interrupt_says_what_is_kept(tmp_path, monkeypatch):
+    x, config = planted(2000)[0], TrainConfig(steps=20, batch_size=128, target_l0=4)
+    step = Trainer.step
+
+    def stops(trainer, batch):
+        if trainer.state["step"] == 15:
+            raise KeyboardInterrupt
+        step(trainer, batch)
+
+    monkeypatch.setattr(Trainer, "step", stops)
+    run = lambda **k: train(make_sae("topk", 32, 64, 4), x, config, progress=False, **k)
+    with pytest.raises(KeyboardInterrupt, match=r"stopped at step 15: nothing is kept; .*checkpoint=folder"):
+        run()
+    with pytest.raises(KeyboardInterrupt, match="nothing is kept yet"):
+        run(checkpoint=tmp_path)
+    with pytest.raises(KeyboardInterrupt, match="step 15: step 15 is kept in .*the same call goes on"):
+        run(checkpoint=tmp_path, checkpoint_every=5)
 
 
 def test_a_sweep_gives_each_member_what_it_gets_alone():
@@ -185,3 +272,113 @@ def test_the_encoder_starts_at_the_scale_that_fits_best(name):
         errors.append(float(learner.loss(x).recon))
     assert errors[1] < min(errors[0], errors[2])
     assert errors[1] < 0.9 * float(TopKSAE(32, 256, 8).loss(sae.normalize(x)).recon), "and unscaled is worse"
+
+
+def test_held_out_embeddings_are_checked_as_training_ones_are():
+    x, config = gaussian(300, 8), TrainConfig(steps=2, batch_size=32)
+    for bad, said in ((x[:0], "too few"), (x[:1], "all equal"), (torch.where(x > 2, torch.nan, x), "NaN"), (x / 0, "NaN"), (gaussian(9, 7), "d_in 7")):  # fmt: skip
+        with pytest.raises(ValueError, match=said):
+            train(TopKSAE(8, 16, 2), x, config, held_out=bad, progress=False)
+        if bad.shape[1] == 8:
+            with pytest.raises(ValueError, match=said):
+                evaluate(TopKSAE(8, 16, 2), bad)
+    x[-1, 0] = torch.inf
+    with pytest.raises(ValueError, match="training embeddings hold NaN or infinity"):
+        train(TopKSAE(8, 16, 2), x, config, progress=False)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_few_texts_train_or_are_too_few_whatever_the_seed(name, tmp_path, words):
+    rows = [{"text": f"word{i} and word{i % 5}"} for i in range(25)]
+    store = EmbeddingStore.extract(tmp_path / "a", rows, words, progress=False)
+    for seed in range(5):
+        config = TrainConfig(steps=8, batch_size=8, target_l0=2, seed=seed)
+        final = train(make_sae(name, words.d_in, 16, 2), store, config, progress=False).final
+        assert all(map(np.isfinite, final))
+    store = EmbeddingStore.extract(tmp_path / "b", rows[:3], words, progress=False)
+    with pytest.raises(ValueError, match="too few texts"):
+        train(make_sae(name, words.d_in, 16, 2), store, TrainConfig(batch_size=2), progress=False)
+
+
+def test_embeddings_come_in_any_form():
+    x, config = gaussian(300, 8), TrainConfig(steps=5, batch_size=32, target_l0=2)
+    run = lambda data: train(TopKSAE(8, 16, 2), data, config, progress=False).sae.W_dec
+    expected = run(x)
+    read_only = x.numpy().copy()
+    read_only.setflags(write=False)
+    for form in (
+        x.numpy(),
+        read_only,
+        pd.DataFrame(x.numpy()),
+        x.clone().requires_grad_(),
+        x.double(),
+        x.tolist(),
+    ):
+        assert torch.equal(run(form), expected)
+    for off in (torch.no_grad(), torch.inference_mode()):
+        sae = TopKSAE(8, 16, 2)
+        with off:
+            assert torch.equal(train(sae, x * 1, config, progress=False).sae.W_dec, expected)
+    with torch.inference_mode(), pytest.raises(ValueError, match="make it outside"):
+        run(x)
+    for bad in (x[0], x[None], x.to(torch.complex64), [["a"]], None, "x"):
+        with pytest.raises(ValueError, match="must be embeddings"):
+            run(bad)
+    for rows, held in ((range(9), None), (range(9), x)):
+        with pytest.raises(ValueError, match="rows are those of a store"):
+            train(TopKSAE(8, 16, 2), x, config, rows=rows, held_out=held, progress=False)
+
+
+class NoFloat64(TorchDispatchMode):
+    """What Apple's MPS does."""
+
+    def __torch_dispatch__(self, f, types, args=(), kwargs=None):
+        out = f(*args, **(kwargs or {}))
+        assert not (torch.is_tensor(out) and out.dtype == torch.float64)
+        return out
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_no_float64_on_the_device(name):
+    with NoFloat64():
+        train(
+            make_sae(name, 8, 16, 2),
+            gaussian(300, 8),
+            TrainConfig(steps=8, batch_size=32, target_l0=2),
+            progress=False,
+        )
+
+
+def test_numbers_are_checked_where_they_come_in():
+    whole = ["steps", "batch_size", "seed", "k_aux", "dead_after", "eval_every"]
+    for name in [field.name for field in fields(TrainConfig)]:
+        for bad in [float("nan"), float("inf"), -1, "x", [1], *([20.5, True] if name in whole else [])]:
+            if (name, bad) == ("clip", float("inf")):
+                continue  # never clips
+            with pytest.raises(ValueError, match=name):
+                TrainConfig(**{name: bad})
+    for name in ("steps", "batch_size", "k_aux", "dead_after", "eval_every", "lr", "clip", "target_l0"):
+        with pytest.raises(ValueError, match=name):
+            TrainConfig(**{name: 0})
+    numpys = TrainConfig(
+        steps=np.int64(20), lr=np.float32(0.5), batch_size=torch.tensor(32), target_l0=np.int16(2)
+    )
+    assert numpys == TrainConfig(steps=20, lr=0.5, batch_size=32, target_l0=2)
+    x, config = gaussian(300, 8), TrainConfig(steps=4, batch_size=32)
+    for name, bad in (
+        ("stop_after", 0),
+        ("stop_after", 1.5),
+        ("checkpoint_every", 0),
+        ("checkpoint_every", -3),
+    ):
+        with pytest.raises(ValueError, match=name):
+            train(TopKSAE(8, 16, 2), x, config, progress=False, **{name: bad})
+    for sae in (
+        VanillaSAE(8, 16),
+        make_sae("jumprelu", 8, 16, 2),
+    ):  # before the first step, not after the last
+        with pytest.raises(ValueError, match="target_l0 must be at most 16, not 20"):
+            train(sae, x, replace(config, target_l0=20), progress=False)
+    with pytest.raises(ValueError, match="batch_size 301"):
+        train(TopKSAE(8, 16, 2), x, replace(config, batch_size=301), progress=False)
+    assert train(make_sae("vanilla", 8, 16, 2), x, replace(config, steps=60), progress=False).final.l0 < 3

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from saelib.files import array_bytes, write
 from saelib.sae import SAE
 
 BLUE, ORANGE, GREEN, RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"  # Okabe–Ito
@@ -76,7 +77,7 @@ def feature_xy(sae: SAE, folder: Path | None = None) -> np.ndarray:
         xy[:, : len(axes)] = centred @ axes.T
     if file:
         file.parent.mkdir(parents=True, exist_ok=True)
-        np.save(file, xy.astype(np.float32), allow_pickle=False)
+        write(file, array_bytes(xy.astype(np.float32)))
     return xy.astype(np.float32)
 
 

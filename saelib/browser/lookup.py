@@ -13,6 +13,7 @@ import snowballstemmer
 
 from saelib.browser import atlas
 from saelib.browser.view import FeatureView
+from saelib.files import array_bytes, write
 
 SORTS = {
     "trust": None, "density": "density", "max": "max", "mean": "mean_active", "label": "label", "id": "id",
@@ -147,7 +148,7 @@ def label_vectors(view: FeatureView) -> np.ndarray:
             vectors = view.encode([text or "?" for text in view.labels])
             if file:
                 file.parent.mkdir(parents=True, exist_ok=True)
-                np.save(file, vectors, allow_pickle=False)
+                write(file, array_bytes(vectors))
         view.vectors = (name, vectors)
     return view.vectors[1]
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
+
+from saelib.files import write
 
 
 def read_notes(file: Path | None) -> dict[str, str]:
@@ -47,6 +48,4 @@ class Notes:
         self.by_feature = {f: note for f, note in self.by_feature.items() if note.strip()}
         if self.file is not None:
             self.file.parent.mkdir(parents=True, exist_ok=True)
-            temporary = self.file.with_suffix(".tmp")
-            temporary.write_text(json.dumps(self.by_feature, indent=1, ensure_ascii=False), encoding="utf-8")
-            os.replace(temporary, self.file)
+            write(self.file, json.dumps(self.by_feature, indent=1, ensure_ascii=False).encode())

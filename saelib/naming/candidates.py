@@ -15,6 +15,7 @@ Nothing here sees a held-out text.
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from itertools import chain
 
@@ -23,17 +24,16 @@ import pandas as pd
 import snowballstemmer
 import torch
 from scipy import sparse
-from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
-from saelib.encoder import Encode
+from saelib.encoder import MARKS, Encode
+from saelib.naming.language import ENGLISH, Language, check_spaced
+from saelib.naming.lexicon import Lexicon
 from saelib.sae import SAE
 
 TOKEN = re.compile(
-    r"'s\b|[^\W\d_](?:(?!'s\b)[\w'\-])*|\d+|[^\w\s]"
+    rf"'s\b|[^\W\d_](?:(?!'s\b)[\w'\-{MARKS}])*|\d+|[^\w\s{MARKS}]"
 )  # punctuation is a token: no phrase runs across it
-STOP = ENGLISH_STOP_WORDS - set(
-    "system systems computer fire bill interest mill mine detail bottom cry move name".split()
-)
+NO_STOP = set("system systems computer fire bill interest mill mine detail bottom cry move name".split())
 LEADS_TO_NOUN = set(
     "the a an of in for by with from between its his her their our my your this these those some all "
     "many most each every into on at and or such other as through against within 's about using "
@@ -61,6 +61,7 @@ class CandidateTerms:
     Attributes:
         terms: n_terms strings. counts: (n_texts, n_terms) CSR, how often each stands in each text.
         noun: (n_terms,) in 0..1, how much each is used like the head of a noun phrase.
+        rarest: (n_terms,) log of the share of texts that hold each one's rarest word.
         vectors, independent: (n_terms, d) unit norm, by the encoder and by the independent one.
         stems: (n_terms, 2) numbers of its first and last word's stems; terms sharing one are never in one
         name.
@@ -69,6 +70,7 @@ class CandidateTerms:
     terms: np.ndarray
     counts: sparse.csr_matrix
     noun: np.ndarray
+    rarest: np.ndarray
     vectors: np.ndarray
     independent: np.ndarray
     stems: np.ndarray
@@ -83,13 +85,14 @@ class TokenStream:
         content: (n_words,) bool, neither punctuation nor number nor stop word. noun: (n_words,) in 0..1.
     """
 
-    def __init__(self, texts: list[str]) -> None:
+    def __init__(self, texts: list[str], stop_words: Collection[str] = ENGLISH.stop_words) -> None:
+        stop_words = set(stop_words) - NO_STOP
         found = [[*TOKEN.findall(t.lower().replace("’", "'")), "."] for t in texts]
         self.text = np.repeat(np.arange(len(texts)), [len(f) for f in found])
         self.ids, words = pd.factorize(np.array(list(chain.from_iterable(found)), dtype=object))
         self.words, n = words.astype(str), len(words)
         self.content = np.array([
-            w[0].isalpha() and len(w) > 1 and w not in STOP for w in self.words
+            w[0].isalpha() and len(w) > 1 and w not in stop_words for w in self.words
         ])  # fmt: skip
         before, after = np.r_[self.ids[-1:], self.ids[:-1]], np.r_[self.ids[1:], self.ids[:1]]
         noun, verb, determiner = (
@@ -106,6 +109,7 @@ def noun_phrases(
     min_texts: int = 3,
     titles: set[str] = frozenset(),
     min_noun: float = 0.25,
+    any_word: bool = False,
 ) -> tuple[np.ndarray, sparse.csr_matrix, np.ndarray]:
     """Terms of one to three words: (terms, counts (n_texts, n_terms), noun (n_terms,)).
 
@@ -113,7 +117,7 @@ def noun_phrases(
     occurrences (it is part of a longer name), when its last word is not used like a noun, when a phrase's
     words meet hardly more often than by chance (normalised pointwise mutual information under 0.15; Bouma
     2009), and when it is a contraction or an interjection. What is a title in the corpus is a name,
-    whatever its words.
+    whatever its words. `any_word` keeps every single word.
     """
     ids, text, n_words = stream.ids, stream.text, len(stream.words)
     name = np.array([w not in NO_NAMES and not CONTRACTION.search(w) for w in stream.words])
@@ -148,6 +152,7 @@ def noun_phrases(
         )
         adverb = np.array([s.split()[0].endswith("ly") and n > 1 for s in strings], dtype=bool)
         kept = ~longer & (noun >= min_noun) & ((n == 1) | (npmi >= 0.15)) & (~adverb | titled)
+        kept |= any_word & (n == 1)  # the last resort of odd corpora
         parts.append((strings[kept], counts[:, common[kept]], noun[kept]))
     terms, counts, noun = zip(*parts, strict=True)
     return np.concatenate(terms), sparse.hstack(counts, format="csr"), np.concatenate(noun)
@@ -164,32 +169,42 @@ def _beside(stream: TokenStream, part: np.ndarray, place: np.ndarray, term: np.n
 
 def candidate_terms(
     texts: list[str], rows: np.ndarray, encode: Encode, independent: Encode, titles: list[str] | None = None,
-    min_texts: int = 3,
+    min_texts: int | None = None, language: Language = ENGLISH,
 ) -> CandidateTerms:  # fmt: skip
     """The noun phrases that stand in two of the strongest texts of some feature (in one where it has few).
 
     Args:
         texts: the training texts. rows: (n_features, n) their strongest ones per feature, −1 pads.
         encode, independent: n strings → (n, d) unit vectors. titles: of the texts, where the corpus has any.
+        min_texts: texts that a term stands in; None: 3, and fewer, or any word, where that leaves none.
 
     Raises:
-        ValueError: no term does.
+        ValueError: no term does, or the script has no spaces.
     """
+    check_spaced(texts)
     titled = {t.lower() for t in titles} if titles is not None else set()
-    terms, counts, noun = noun_phrases(TokenStream(texts), len(texts), min_texts, titled)
-    member = membership(rows, len(texts)) @ (counts > 0).astype(np.float32)
-    least = np.minimum(2, ((rows >= 0).sum(1) + 9) // 10)
-    member.data *= member.data >= np.repeat(least, np.diff(member.indptr))
-    kept = np.flatnonzero(np.asarray(member.max(0).todense()).ravel())
-    if not len(kept):
+    stream = TokenStream(texts, language.stop_words)
+    tries = ((3, False), (3, True), (2, False), (1, False), (1, True))
+    for least_texts, any_word in tries if min_texts is None else ((min_texts, False),):
+        terms, counts, noun = noun_phrases(stream, len(texts), least_texts, titled, any_word=any_word)
+        member = membership(rows, len(texts)) @ (counts > 0).astype(np.float32)
+        least = np.minimum(min(2, least_texts), ((rows >= 0).sum(1) + 9) // 10)
+        member.data *= member.data >= np.repeat(least, np.diff(member.indptr))
+        kept = np.flatnonzero(np.asarray(member.max(0).todense()).ravel())
+        if len(kept):
+            break
+    else:
         raise ValueError(
-            f"no term stands in {min_texts} or more of these {len(texts)} texts: lower min_texts"
+            f"no term stands in {least_texts} or more of these {len(texts)} texts: "
+            + ("they hold no words but numbers and stop words" if min_texts is None else "lower min_texts")
         )
-    terms, stem = terms[kept], snowballstemmer.stemmer("english")
+    terms, stem = terms[kept], snowballstemmer.stemmer(language.stemmer)
     ends = [[t.split(" ")[i] for t in terms] for i in (0, -1)]
     stems = pd.factorize(np.array(stem.stemWords(ends[0] + ends[1]), dtype=object))[0].reshape(2, -1).T
     strings = list(terms)
-    return CandidateTerms(terms, counts[:, kept], noun[kept], encode(strings), independent(strings), stems)
+    rarest = Lexicon(texts, language).rarest(strings)
+    both = encode(strings), independent(strings)
+    return CandidateTerms(terms, counts[:, kept], noun[kept], rarest, *both, stems)
 
 
 def membership(rows: np.ndarray, n_texts: int) -> sparse.csr_matrix:

@@ -163,13 +163,14 @@ def concept_recovery(
     held-out ones.
 
     Args:
-        train, test: activations (n, d_sae). train_concepts, test_concepts: a concept's name per text.
+        train, test: activations (n, d_sae). train_concepts, test_concepts: a concept's name per text, None
+            for a text without.
         min_texts: concepts with fewer training texts (or without a held-out one) are left out.
 
     Returns:
         index concept: `feature`, `f1` ("active" as an answer), `auroc` of its activation, `n` held-out texts.
     """
-    names, n_train = np.unique(train_concepts, return_counts=True)
+    names, n_train = np.unique(train_concepts[~pd.isna(train_concepts)], return_counts=True)
     names = np.array(
         [c for c, n in zip(names, n_train, strict=True) if n >= min_texts and (test_concepts == c).any()],
         dtype=object,

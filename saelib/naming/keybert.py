@@ -18,10 +18,12 @@ import pandas as pd
 from keybert import KeyBERT
 from keybert.backend import BaseEmbedder
 from scipy import sparse
+from sklearn.base import clone
 from sklearn.feature_extraction.text import CountVectorizer
 
 from saelib.activations import top_texts
-from saelib.encoder import EmbeddingCache, Encode
+from saelib.encoder import WORD, EmbeddingCache, Encode
+from saelib.naming.language import ENGLISH, Language, check_spaced
 
 
 class _Backend(BaseEmbedder):
@@ -42,6 +44,7 @@ class KeyBERTInterpreter:
         n_texts: top texts per feature. n_keywords: KeyBERT keywords per text.
         merge_at: words of one text this similar are one. phrase_at: a two-word phrase joins at this
         cosine to its text. group_at: terms of one feature this similar are one. n_terms: shown.
+        language: stop words of the texts' language.
     """
 
     encode: Encode
@@ -51,6 +54,7 @@ class KeyBERTInterpreter:
     phrase_at: float = 0.4
     group_at: float = 0.8
     n_terms: int = 3
+    language: Language = ENGLISH
 
     def __post_init__(self) -> None:
         for name in ("n_texts", "n_keywords", "n_terms"):
@@ -76,6 +80,7 @@ class KeyBERTInterpreter:
                 f"{table.shape[0]} activation rows, {len(texts)} texts and {len(embeddings)} embeddings: "
                 "they must be of one corpus"
             )
+        check_spaced(texts)
         rows, _ = top_texts(table, self.n_texts)
         live = np.flatnonzero(rows[:, 0] >= 0)
         if not len(live):
@@ -109,13 +114,13 @@ class KeyBERTInterpreter:
         self, texts: list[str], embeddings: np.ndarray, vectors: EmbeddingCache
     ) -> list[list[tuple[str, float]]]:
         """For each text its (term, cosine) list: keywords, merged, and phrases that fit."""
-        counter = CountVectorizer(ngram_range=(1, 1), stop_words="english")
+        counter = CountVectorizer(token_pattern=WORD, stop_words=list(self.language.stop_words))
         try:
             words = counter.fit(texts).get_feature_names_out()
         except ValueError:  # an empty vocabulary: nothing but stop words
             return [[] for _ in texts]
         found = KeyBERT(model=_Backend(vectors)).extract_keywords(
-            texts, keyphrase_ngram_range=(1, 1), stop_words="english", top_n=self.n_keywords,
+            texts, vectorizer=clone(counter), top_n=self.n_keywords,
             doc_embeddings=embeddings, word_embeddings=vectors(list(words)),
         )  # fmt: skip
         found = [found] if len(texts) == 1 else found  # KeyBERT gives a flat list for one document

@@ -9,28 +9,46 @@ from scipy import sparse
 from sklearn.feature_extraction.text import CountVectorizer
 
 from saelib.encoder import WORD
+from saelib.naming.language import ENGLISH, Language
 
 
 class Lexicon:
-    """Texts as stem counts (English Snowball stems, n_texts × n_stems), for BM25 and keyword queries."""
+    """Texts as stem counts (Snowball stems, n_texts × n_stems), for BM25 and keyword queries."""
 
-    def __init__(self, texts: list[str]) -> None:
-        self.words = CountVectorizer(token_pattern=WORD, stop_words="english")
+    def __init__(self, texts: list[str], language: Language = ENGLISH) -> None:
+        self.words = CountVectorizer(token_pattern=WORD, stop_words=list(language.stop_words))
+        self.stemmer = snowballstemmer.stemmer(language.stemmer)
         try:
             counts = self.words.fit_transform(texts)
         except ValueError as error:
             raise ValueError("these texts hold no word to look for (stop words only)") from error
-        stems = snowballstemmer.stemmer("english").stemWords(self.words.get_feature_names_out().tolist())
+        stems = self.stemmer.stemWords(self.words.get_feature_names_out().tolist())
         self.place = {s: i for i, s in enumerate(dict.fromkeys(stems))}
         self.fold = sparse.csr_matrix(
             (np.ones(len(stems)), (range(len(stems)), [self.place[s] for s in stems]))
         )
         self.counts: sparse.csr_matrix = (counts @ self.fold).tocsr()
 
+    def stems(self, strings: list[str]) -> list[set[str]]:
+        """The different stems of each string, stop words apart."""
+        analyse = self.words.build_analyzer()
+        return [set(self.stemmer.stemWords(analyse(s))) for s in strings]
+
+    def rarest(self, strings: list[str]) -> np.ndarray:
+        """(n_strings,) how common the rarest stem of each string is: log of the share of texts that hold it.
+
+        A stem that no text holds, or a string without any, counts as half a text.
+        """
+        n = self.counts.shape[0]
+        query, size = self.queries(strings)
+        common = np.log(np.bincount(self.counts.indices, minlength=self.counts.shape[1]) / n)
+        found = np.zeros(len(strings))
+        np.minimum.at(found, np.repeat(np.arange(len(strings)), np.diff(query.indptr)), common[query.indices])
+        return np.where((np.diff(query.indptr) < size) | (size == 0), np.log(0.5 / n), found)
+
     def queries(self, strings: list[str]) -> tuple[sparse.csr_matrix, np.ndarray]:
         """Strings as stem indicators (n_strings, n_stems), and how many different stems each has in all."""
-        analyse, stem = self.words.build_analyzer(), snowballstemmer.stemmer("english")
-        stems = [set(stem.stemWords(analyse(s))) for s in strings]
+        stems = self.stems(strings)
         pairs = [(i, self.place[s]) for i, found in enumerate(stems) for s in found if s in self.place]
         rows, columns = zip(*pairs, strict=True) if pairs else ((), ())
         matrix = sparse.csr_matrix(

@@ -11,6 +11,7 @@ from saelib.activations import EncodedTexts, top_texts
 from saelib.encoder import EmbeddingCache, Encode, load_independent, lsa_space
 from saelib.naming.candidates import candidate_terms, ctfidf, membership, self_activation
 from saelib.naming.feature_types import feature_types
+from saelib.naming.language import ENGLISH, Language
 from saelib.naming.lexicon import Lexicon
 from saelib.naming.scoring import DetectionSet, Judge, draw_detection_set, score_judge, score_names
 from saelib.naming.selection import Weights, choose_names
@@ -28,6 +29,7 @@ def top_rows(table: sparse.csr_matrix, n: int = 10) -> pd.Series:
 def choose(
     sae: SAE, train: EncodedTexts, vectors: EmbeddingCache, independent: Encode, *,
     parents: np.ndarray | None = None, weights: Weights = Weights(), n_terms: int = 3, seed: int = 0,
+    language: Language = ENGLISH,
 ) -> pd.DataFrame:  # fmt: skip
     """Names chosen on training texts alone: index feature (live columns of the table), `label`, `terms`.
 
@@ -45,9 +47,10 @@ def choose(
         )
     sets = draw_detection_set(table, embeddings, n_random=200, n_near=100, n_seeds=16, seed=seed)
     if not len(sets.features):
-        raise ValueError("no feature is active on these texts: nothing to name")
+        active = "every active feature is active on all" if table.nnz else "no feature is active on any"
+        raise ValueError(f"{active} of these texts: there is nothing to name")
     rows = top_texts(table, 40)[0][sets.features]
-    pool = candidate_terms(texts, rows, vectors, independent, train.titles)
+    pool = candidate_terms(texts, rows, vectors, independent, train.titles, language=language)
     of_sae = sets.features if parents is None else parents[sets.features]
     scores = [self_activation(sae, pool, of_sae), ctfidf(rows[:, :20], pool)]
     both = (np.asarray(embeddings, dtype=np.float32), independent(texts))
@@ -55,8 +58,9 @@ def choose(
 
 
 def name_parts(
-    parts: pd.Series, sae: SAE, train: EncodedTexts, vectors: EmbeddingCache, independent: Encode
-) -> pd.DataFrame:
+    parts: pd.Series, sae: SAE, train: EncodedTexts, vectors: EmbeddingCache, independent: Encode,
+    language: Language = ENGLISH,
+) -> pd.DataFrame:  # fmt: skip
     """Two-topic features: a name of one term for each topic, `label` "boxing · bridge", `terms` of both.
 
     Args:
@@ -70,7 +74,7 @@ def name_parts(
         side = (texts[own.row] @ centres.T).argmax(1)
         columns.append(sparse.csr_matrix((own.data, (own.row, side)), (len(texts), 2)))
     split = train._replace(table=sparse.hstack(columns, format="csr"))
-    found = choose(sae, split, vectors, independent, parents=parents, n_terms=1)
+    found = choose(sae, split, vectors, independent, parents=parents, n_terms=1, language=language)
     label = found.label.groupby(parents[found.index]).agg(list)
     return pd.DataFrame({"label": label.str.join(" · "), "terms": label})
 
@@ -83,12 +87,12 @@ class Judges:
 
     def __init__(
         self, train: EncodedTexts, test: EncodedTexts, vectors: EmbeddingCache, independent: Encode,
-        second: Encode | None = None,
+        second: Encode | None = None, language: Language = ENGLISH,
     ) -> None:  # fmt: skip
-        spaces = {"lsa": lsa_space(train.texts), "independent": independent} | (
-            {"second": second} if second else {}
-        )
-        self.vectors, self.embeddings, self.lexicon = vectors, test.embeddings, Lexicon(test.texts)
+        lsa = lsa_space(train.texts, stop_words=language.stop_words)
+        spaces = {"lsa": lsa, "independent": independent} | ({"second": second} if second else {})
+        self.vectors, self.embeddings = vectors, test.embeddings
+        self.lexicon = Lexicon(test.texts, language)
         self.spaces = {name: (encode, normalize(encode(test.texts))) for name, encode in spaces.items()}
 
     def __call__(self, labels: list[str]) -> dict[str, Judge]:
@@ -106,7 +110,7 @@ def centroids(rows: np.ndarray, embeddings: np.ndarray) -> np.ndarray:
 def name_features(
     sae: SAE, train: EncodedTexts, test: EncodedTexts, vectors: EmbeddingCache, *,
     independent: Encode | None = None, second: Encode | None = None, weights: Weights = Weights(),
-    seed: int = 0,
+    seed: int = 0, language: Language = ENGLISH,
 ) -> pd.DataFrame:  # fmt: skip
     """Names chosen on `train`, judged on `test`, with what each feature is about and how far to trust its
     name.
@@ -116,6 +120,7 @@ def name_features(
         independent: a second opinion when choosing, n strings → (n, d); None:
         `load_independent(train.texts)`.
         second: another encoder that only judges: `auroc_second`, `auroc_near_second`, `ap_second`.
+        language: stop words and stemmer of the texts' language.
 
     Returns:
         index feature (live ones): `label`, `terms`, `term_scores` (held-out AUROC of each term by itself),
@@ -126,19 +131,24 @@ def name_features(
         nothing, not the name.
     """
     independent = EmbeddingCache(independent or load_independent(train.texts))
-    names = choose(sae, train, vectors, independent, weights=weights, seed=seed)
+    held_out = draw_detection_set(test.table, test.embeddings, n_random=0, seed=seed)
+    if not len(held_out.features):
+        raise ValueError(
+            f"no feature is active on some of the {len(test.texts)} held-out texts and not on others: too "
+            "few held-out texts, or another SAE's"
+        )
+    names = choose(sae, train, vectors, independent, weights=weights, seed=seed, language=language)
     names = names.join(feature_types(sae, vectors, independent, train, names))
     two = names.parts[names.kind == "two topics"]
     if len(two):
-        renamed = name_parts(two, sae, train, vectors, independent)
+        renamed = name_parts(two, sae, train, vectors, independent, language)
         names.loc[renamed.index, ["label", "terms"]] = renamed
-    names["trust"] = trust(name_signals(said(names), train, independent))
+    names["trust"] = trust(name_signals(said(names), train, independent, language))
     names["shown"] = (names.trust >= THRESHOLD) | (names.kind == "form")
     names["density"] = (np.diff(train.table.tocsc().indptr) / train.table.shape[0])[names.index]
     names["top_rows"] = top_rows(train.table)
 
-    held_out = draw_detection_set(test.table, test.embeddings, n_random=0, seed=seed)
-    judges = Judges(train, test, vectors, independent, second)
+    judges = Judges(train, test, vectors, independent, second, language)
     rows = top_texts(train.table, 10)[0][names.index]
     centre = centroids(rows, independent(train.texts)), judges.spaces["independent"][1]
     of_names = judges(list(names.label)) | {"centroid": centre}

@@ -29,6 +29,8 @@ class Weights:
         independent encoder.
         held: of the share of active texts that hold one of its terms, less that of near ones. noun: of how
         much its terms are used like nouns.
+        each: of the share of the strongest texts that hold the term which the fewest of them hold. rarest:
+        of how common its rarest word is. Readers take a broad, plain word that stands in the texts.
         gain: what a further term must add. fit: lowest cosine to the terms before it, by either encoder.
         share: of the first term's closeness to the strongest texts that a further one must have.
     """
@@ -38,7 +40,9 @@ class Weights:
     cosine: float = 1.0
     held: float = 0.5
     noun: float = 0.05
-    gain: float = 0.03
+    each: float = 0.25
+    rarest: float = 0.04
+    gain: float = 0.02
     fit: tuple[float, float] = (0.35, 0.15)
     share: float = 0.6
 
@@ -65,6 +69,8 @@ class Evidence:
         self.close = _similarity(v, texts[1], strongest).nanmean(2)  # by the independent encoder
         self.held = [torch.from_numpy(_held(pool, ids, rows)) for rows in (half, sets.near)]
         self.noun = torch.from_numpy(pool.noun[ids]).float()
+        self.each = torch.from_numpy(_held(pool, ids, strongest)).nanmean(2)
+        self.rarest = torch.from_numpy(pool.rarest[ids]).float()
         stems = torch.from_numpy(pool.stems[ids])
         common = (stems[:, :, None, :, None] == stems[:, None, :, None, :]).flatten(3).any(3)
         low = [c < least for c, least in zip(self.cosines, weights.fit, strict=True)]
@@ -76,7 +82,9 @@ class Evidence:
         """Go on with these candidates only, (F, n)."""
         f, pair = torch.arange(len(columns))[:, None], columns[:, :, None]
         self.similarity = [[s[f, columns] for s in space] for space in self.similarity]
-        self.close, self.noun, *self.held = (t[f, columns] for t in (self.close, self.noun, *self.held))
+        self.close, self.noun, self.each, self.rarest, *self.held = (
+            t[f, columns] for t in (self.close, self.noun, self.each, self.rarest, *self.held)
+        )
         self.cosines = [c[f[..., None], pair, columns[:, None]] for c in self.cosines]
         self.clash = self.clash[f[..., None], pair, columns[:, None]]
 
@@ -103,9 +111,13 @@ class Evidence:
             for c in chosen:
                 held = torch.where(held.isnan(), held, torch.maximum(held, held[f, c][:, None]))
             said.append(held.nanmean(2))
+        least = [self.each, self.rarest]
+        for c in chosen:
+            least = [torch.minimum(values, values[f, c][:, None]) for values in least]
         length = torch.sqrt(torch.as_tensor(within).clamp_min(1e-6))
         worth = found + w.cosine * with_chosen(self.close) / length
         worth = worth + w.held * (said[0] - said[1].nan_to_num())
+        worth = worth + w.each * least[0] + w.rarest * least[1]
         return worth + w.noun * with_chosen(self.noun) / n
 
 

@@ -10,10 +10,11 @@ import torch
 from scipy.stats import binom
 from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS, CountVectorizer
 
-from saelib.encoder import Encode
+from saelib.encoder import MARKS, Encode
 from saelib.sae import SAE
 
-WORD = re.compile(r"\d+(?:[.,]\d+)+|[^\W_]+(?:['’.\-][^\W_]+)*")
+LETTERS = rf"[^\W_][^\W_{MARKS}]*(?:[{MARKS}]+[^\W_]*)*"
+WORD = re.compile(rf"\d+(?:[.,]\d+)+|{LETTERS}(?:['’.\-]{LETTERS})*")
 
 
 def content_words(text: str) -> list[str]:

@@ -1,9 +1,10 @@
 """Trust: the chance that a reader accepts a name as it stands, from what is known without any reader.
 
-Five signals of a name and the ten strongest training texts of its feature go into a logistic regression that
-was fitted on 240 rated names (`data/readers/`; `tests/benchmarks/readers.py --fit` fits it again and writes
-`trust.json`). All come from words and from an encoder that did not make the embeddings: the one that did
-is the accused, and its cosines mean something else for every model. Trust says how a name will read, not how
+Four signals of a name and the ten strongest training texts of its feature go into a logistic regression,
+fitted on 500 rated names made of keywords, of two corpora (`data/readers/`;
+`tests/benchmarks/readers.py --fit` fits it again and writes `trust.json`). All come from words and from an
+encoder that did not make the embeddings: the one that did is the accused, and its cosines mean something
+else for every model. Trust says how a name will read, not how
 well it finds texts; that is measured in `scoring.py`.
 """
 
@@ -19,16 +20,20 @@ import torch
 
 from saelib.activations import EncodedTexts, top_texts
 from saelib.encoder import Encode
+from saelib.naming.language import ENGLISH, Language
+from saelib.naming.lexicon import Lexicon
 from saelib.sae import SAE
 
 FITTED = json.loads(Path(__file__).with_suffix(".json").read_text(encoding="utf-8"))
-SIGNALS = ["closeness", "weakest", "n_terms", "n_words", "spelled"]
+SIGNALS = ["closeness", "held", "rarest", "spelled"]
 THRESHOLD: float = FITTED["threshold"]  # a feature whose name is trusted less is shown as "unnamed"
 WORD = re.compile(r"\w\w+")
 PREFIX = re.compile(r"(?<![\w-])([^\W\d_]{1,5})-(?![\w-])")  # the "st-" of "words beginning with st-"
 
 
-def name_signals(names: pd.DataFrame, train: EncodedTexts, independent: Encode) -> pd.DataFrame:
+def name_signals(
+    names: pd.DataFrame, train: EncodedTexts, independent: Encode, language: Language = ENGLISH
+) -> pd.DataFrame:
     """What is known of a name without a reader.
 
     Args:
@@ -38,36 +43,38 @@ def name_signals(names: pd.DataFrame, train: EncodedTexts, independent: Encode) 
             on the corpus' mean.
 
     Returns:
-        The same index. `closeness`: mean cosine of the label with the ten strongest texts; `weakest`: the
-        same of the term furthest from them; `n_terms`; `n_words` (of two letters or more); `spelled`: for a
-        name like "words beginning with st-", the share of the ten texts that hold such a word, else 0.
+        The same index. `closeness`: mean cosine of the label with the ten strongest texts; `held`: the share
+        of them that hold all words (stems) of a term, of the term that the fewest hold; `rarest`: log of the
+        share of all training texts that hold the label's rarest word; `spelled`: for a name like "words
+        beginning with st-", the share of the ten texts that hold such a word, else 0.
     """
     rows, _ = top_texts(train.table, 10)
-    return signals_of(names, [[train.texts[r] for r in rows[f] if r >= 0] for f in names.index], independent)
+    strongest = [[train.texts[r] for r in rows[f] if r >= 0] for f in names.index]
+    return signals_of(names, strongest, independent, Lexicon(train.texts, language))
 
 
-def signals_of(names: pd.DataFrame, texts: list[list[str]], independent: Encode) -> pd.DataFrame:
-    """`name_signals` for names whose strongest texts are given: a list of texts for each row of `names`."""
+def signals_of(
+    names: pd.DataFrame, texts: list[list[str]], independent: Encode, lexicon: Lexicon
+) -> pd.DataFrame:
+    """`name_signals` for names whose strongest texts are given: a list of texts for each row of `names`.
+
+    lexicon: of the corpus, which knows how common a word is.
+    """
     flat = list(dict.fromkeys(t for ts in texts for t in ts))
-    place, vectors = {t: i for i, t in enumerate(flat)}, independent(flat)
-    labels = independent([label or "?" for label in names.label])
-    terms = independent([t for ts in names.terms for t in ts] or ["?"])
-    ends = np.cumsum(names.terms.str.len())
-    records = []
-    for i, (label, strongest) in enumerate(zip(names.label, texts, strict=True)):
-        own = vectors[[place[t] for t in strongest]]  # (10, d)
-        each = (terms[ends.iloc[i] - len(names.terms.iloc[i]) : ends.iloc[i]] @ own.T).mean(1)
-        closeness = float((own @ labels[i]).mean()) if len(own) else 0.0
-        records.append(
-            (
-                closeness,
-                min(each, default=0.0),
-                len(each),
-                len(WORD.findall(label)),
-                spelled(label, strongest),
-            )
-        )
-    return pd.DataFrame(records, columns=SIGNALS, index=names.index).astype(float)
+    vectors, stems = (
+        dict(zip(flat, independent(flat), strict=True)),
+        dict(zip(flat, lexicon.stems(flat), strict=True)),
+    )
+    labels, records = independent([label or "?" for label in names.label]), []
+    for name, vector, strongest in zip(names.itertuples(), labels, texts, strict=True):
+        closeness = np.mean([vectors[t] @ vector for t in strongest]) if strongest else 0.0
+        shares = [
+            np.mean([bool(term) and term <= stems[t] for t in strongest])
+            for term in lexicon.stems(name.terms)
+        ]
+        records.append((closeness, min(shares, default=0.0), spelled(name.label, strongest)))
+    found = pd.DataFrame(records, columns=["closeness", "held", "spelled"], index=names.index, dtype=float)
+    return found.assign(rarest=lexicon.rarest(list(names.label)))[SIGNALS]
 
 
 def spelled(label: str, texts: list[str]) -> float:
@@ -95,7 +102,7 @@ def trust(signals: pd.DataFrame, fitted: dict | None = None) -> pd.Series:
         raise ValueError(f"signals {missing} are missing; name_signals gives {SIGNALS}")
     fitted = fitted or FITTED
     logit = fitted["intercept"] + sum(signals[s] * fitted["coefficients"][s] for s in SIGNALS)
-    return (1 / (1 + np.exp(-logit))).where(signals.n_terms > 0, 0.0).rename("trust")
+    return (1 / (1 + np.exp(-logit))).rename("trust")
 
 
 def calibration(predicted: np.ndarray, accepted: np.ndarray, n_bins: int = 6) -> pd.DataFrame:

@@ -28,6 +28,13 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 READERS = ROOT / "data" / "readers"
 SOURCES = ["keybert", "chosen", "prototype", "language_model"]
+KEYWORDS = [
+    "keybert",
+    "chosen",
+    "prototype",
+    "second round, wiki",
+    "second round, arxiv",
+]  # what trust is for
 FIRST_ROUND = ["keybert", "chosen", "language_model"]  # the 180 names that one annotator saw
 
 
@@ -54,6 +61,16 @@ def read_ratings() -> pd.DataFrame:
             records.append(record | (found_texts(name["find"]) if "find" in name else {}))
     frame = pd.DataFrame(records)
     return frame.assign(accepted=frame.rating == 2)
+
+
+def read_later_rounds() -> pd.DataFrame:
+    """The names rated later, of two corpora, with their signals (the texts of one are not ours to give)."""
+    frame = pd.read_csv(READERS / "later_rounds.csv")
+    return frame.assign(
+        feature=frame.corpus + " " + frame.feature.astype(str),
+        source=frame.source + ", round " + frame["round"].astype(str) + ", " + frame.corpus,
+        accepted=frame.rating == 2,
+    ).drop(columns=["round", "corpus"])
 
 
 def found_texts(task: dict) -> dict[str, float]:
@@ -134,15 +151,22 @@ def fit_logistic(signals: pd.DataFrame, accepted: np.ndarray) -> dict:
     return {"intercept": intercept, "coefficients": dict(zip(signals, map(float, coefficients), strict=True))}
 
 
+def made_of_keywords(frame: pd.DataFrame) -> np.ndarray:
+    """Which names trust is for: all but those that a language model wrote."""
+    return ~frame.source.str.contains("language").to_numpy()
+
+
 def cross_validated(frame: pd.DataFrame, signals: pd.DataFrame, seed: int, n_folds: int = 10) -> np.ndarray:
-    """Predictions for each name by a fit that saw no name of its feature."""
+    """Predictions for each name by a fit on names made of keywords that saw no name of its feature."""
     from saelib.naming.trust import trust
 
+    keywords = made_of_keywords(frame)
     features = np.random.default_rng(seed).permutation(frame.feature.unique())
     fold = frame.feature.map({f: i % n_folds for i, f in enumerate(features)}).to_numpy()
     predicted = np.empty(len(frame))
     for i in range(n_folds):
-        fitted = fit_logistic(signals[fold != i], frame.accepted[fold != i])
+        seen = (fold != i) & keywords
+        fitted = fit_logistic(signals[seen], frame.accepted[seen])
         predicted[fold == i] = trust(signals[fold == i], fitted)
     return predicted
 
@@ -179,8 +203,10 @@ def calibration_figure(predicted: np.ndarray, accepted: np.ndarray, path: Path) 
 
 
 def threshold_table(frame: pd.DataFrame, predicted: np.ndarray) -> pd.DataFrame:
-    """At each threshold, for all names and for the prototype's: share shown, mean trust of those, share accepted."""
-    groups, lines = {"all": frame.source != "", "prototype": frame.source == "prototype"}, {}
+    """At each threshold, by group: share shown, mean trust of those, share accepted."""
+    groups = {"all": frame.source != "", "choice, round 3": frame.source.str.startswith("choice, round 3")}
+    groups |= {c: frame.source == f"choice, round 3, {c}" for c in ("wiki", "arxiv")}
+    lines = {}
     for threshold in np.arange(0.4, 0.86, 0.05).round(2):
         for group, of in groups.items():
             shown = of & (predicted >= threshold)
@@ -204,14 +230,9 @@ def fit_trust(frame: pd.DataFrame, signals: pd.DataFrame, threshold: float, n_re
     from saelib.naming.trust import calibration
 
     draws = np.array([cross_validated(frame, signals, seed) for seed in range(n_repeats)])
-    first = frame.source.isin(FIRST_ROUND).to_numpy()
-    plain = first & (signals.spelled == 0).to_numpy()
-    groups = {
-        "180 names of the first round": first,
-        "the same without names of spellings": plain,
-        "all 240": first | True,
-    }
-    groups |= {source: (frame.source == source).to_numpy() for source in SOURCES}
+    first, keywords = frame.source.isin(FIRST_ROUND).to_numpy(), made_of_keywords(frame)
+    groups = {"180 names of the first round": first, f"the {keywords.sum()} made of keywords": keywords}
+    groups |= {source: (frame.source == source).to_numpy() for source in frame.source.unique()}
     area = {name: [roc_auc_score(frame.accepted[on], p[on]) for p in draws] for name, on in groups.items()}
     predicted, features = draws.mean(0), frame.feature.nunique()
     table = pd.DataFrame(
@@ -223,10 +244,15 @@ def fit_trust(frame: pd.DataFrame, signals: pd.DataFrame, threshold: float, n_re
     table["mean trust"] = [predicted[on].mean() for on in groups.values()]
     table["accepted"] = [frame.accepted[on].mean() for on in groups.values()]
     print(f"\nTrust, cross-validated by feature ({n_repeats} × 10 folds)\n" + table.round(3).to_string())
-    low, high = bootstrap_area(frame[first], predicted[first])
-    print(f"ROC area of the 180, 95% bootstrap over features: [{low:.3f}, {high:.3f}]")
-    single = {s: roc_auc_score(frame.accepted[first], signals[s][first]) for s in signals}
-    print("Each signal alone on the 180: " + ", ".join(f"{s} {v:.2f}" for s, v in single.items()))
+    table = frame[["feature", "source", "label", "rating"]].join(signals).assign(trust_cv=predicted)
+    table.round(4).to_csv(READERS / "trust_cv.csv", index=False)
+    frame, signals, predicted = frame[keywords], signals[keywords], predicted[keywords]
+    low, high = bootstrap_area(frame, predicted)
+    print(
+        f"From here on those made of keywords. ROC area, 95% bootstrap over features: [{low:.3f}, {high:.3f}]"
+    )
+    single = {s: roc_auc_score(frame.accepted, signals[s]) for s in signals}
+    print("Each signal alone: " + ", ".join(f"{s} {v:.2f}" for s, v in single.items()))
     bins = calibration(predicted, frame.accepted.to_numpy())
     error = np.average((bins.predicted - bins.accepted).abs(), weights=bins.n)
     print("\nCalibration (predictions that the fit did not see)\n" + bins.round(3).to_string(index=False))
@@ -241,11 +267,9 @@ def fit_trust(frame: pd.DataFrame, signals: pd.DataFrame, threshold: float, n_re
     fitted |= {
         "names": len(frame),
         "features": features,
-        "roc_area_cv": float(np.mean(area["180 names of the first round"])),
+        "roc_area_cv": float(np.mean(area[f"the {keywords.sum()} made of keywords"])),
     }
     (ROOT / "saelib" / "naming" / "trust.json").write_text(json.dumps(fitted, indent=1) + "\n")
-    table = frame[["feature", "source", "label", "rating"]].join(signals).assign(trust_cv=predicted)
-    table.round(4).to_csv(READERS / "trust_cv.csv", index=False)
     calibration_figure(predicted, frame.accepted.to_numpy(), ROOT / "data" / "results" / "calibration.png")
 
 
@@ -368,7 +392,7 @@ def main() -> None:
     )
     parser.add_argument("--store", type=Path)
     parser.add_argument("--fit", action="store_true")
-    parser.add_argument("--threshold", type=float, default=0.6, help="written to trust.json by --fit")
+    parser.add_argument("--threshold", type=float, default=0.5, help="written to trust.json by --fit")
     parser.add_argument("--sheets", nargs=2, type=Path, metavar=("NAMES", "OUT"))
     parser.add_argument("--ratings", nargs="+", type=Path, metavar="SHEET")
     parser.add_argument("--key", type=Path)
@@ -384,10 +408,13 @@ def main() -> None:
     frame = read_ratings()
     train, test, encode, independent = open_readers(arguments.store)
     if arguments.fit:
-        from saelib.naming.trust import name_signals
+        from saelib.naming.trust import SIGNALS, name_signals
 
         signals = name_signals(frame.set_index("feature"), train, independent).reset_index(drop=True)
-        return fit_trust(frame, signals, arguments.threshold)
+        frame = pd.concat(
+            [frame.join(signals).astype({"feature": str}), read_later_rounds()], ignore_index=True
+        )
+        return fit_trust(frame, frame[SIGNALS], arguments.threshold)
     print("Readers: 60 features, blind\n" + acceptance(frame).loc[SOURCES].round(3).to_string())
     print(
         "\nPaired differences, 95% bootstrap over features\n" + paired_differences(frame).round(3).to_string()

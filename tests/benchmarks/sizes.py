@@ -1,6 +1,7 @@
-"""How large an SAE, for how many texts? FVU, names and the named share over n_texts, d_sae and k (wiki-vital sentences).
+"""How large an SAE, for how many texts? FVU, names and the named share over n_texts, d_sae and k.
 
-Run: python tests/benchmarks/sizes.py     Writes data/results/sizes.parquet, which notebook 07 shows when it is there.
+Run: python tests/benchmarks/sizes.py [corpus.parquet]
+Writes data/results/sizes-NAME.parquet.
 """
 
 import sys
@@ -12,14 +13,16 @@ import pandas as pd
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from labels import DATA, open_store  # noqa: E402
+
 import saelib as sl  # noqa: E402
 from saelib.naming.trust import named_share  # noqa: E402
 
 GRID = {
-    1000: (16, 32, 64, 128, 256),
-    3000: (32, 64, 128, 256, 512),
-    10_000: (64, 128, 256, 512, 1024),
-    30_000: (128, 256, 512, 1024, 2048),
+    1000: (32, 64, 128, 256),
+    3000: (64, 128, 256, 512),
+    10_000: (128, 256, 512, 1024),
+    30_000: (256, 512, 1024, 2048),
 }
 
 
@@ -40,9 +43,10 @@ def measure(result, store, some, test_rows, vectors, independent) -> dict:
 
 def main() -> None:
     """One sweep per number of texts and k; TopK, 400 steps; every live feature named and judged."""
-    data, encoder = Path(__file__).resolve().parents[2] / "data", sl.load_encoder()
-    store = sl.EmbeddingStore.extract(data / "stores" / "all", sl.load_corpus(), encoder)
+    encoder = sl.load_encoder()
+    name, store = open_store(sys.argv[1] if len(sys.argv) > 1 else None, encoder)
     rows, test_rows = store.split()
+    test_rows = np.sort(np.random.default_rng(0).permutation(test_rows)[:6000])
     held_out = torch.from_numpy(store.embeddings(test_rows))
     vectors, records = sl.EmbeddingCache(encoder.encode), []
     for n, sizes in GRID.items():
@@ -56,8 +60,8 @@ def main() -> None:
             records += [measure(r, store, some, test_rows, vectors, independent) for r in results]
             table = pd.DataFrame(records[-len(sizes) :]).round(3).to_string(header=k == 4, index=False)
             print(table + f"    ({time.perf_counter() - began:.0f} s)", flush=True)
-    (data / "results").mkdir(exist_ok=True)
-    pd.DataFrame(records).to_parquet(data / "results" / "sizes.parquet")
+    (DATA / "results").mkdir(exist_ok=True)
+    pd.DataFrame(records).to_parquet(DATA / "results" / f"sizes-{name}.parquet")
 
 
 if __name__ == "__main__":

@@ -37,8 +37,8 @@ def test_signals_by_hand(train):
     alone = (1 + 0.5**0.5) / 2  # cosine 1 with "red", 1/√2 with "red blue"
     assert found.index.tolist() == [0, 0] and list(found) == SIGNALS
     np.testing.assert_allclose(found.closeness, [alone, alone / 2**0.5], atol=1e-6)
-    np.testing.assert_allclose(found.weakest, [alone, 0], atol=1e-6)
-    assert found.n_terms.tolist() == [1, 2] and found.n_words.tolist() == [1, 2]
+    assert found.held.tolist() == [1, 0]  # "red" stands in both texts of the feature, "green" in none
+    np.testing.assert_allclose(found.rarest, np.log([2 / 4, 1 / 4]))  # of the four texts
     chance = trust(found)
     assert chance.iloc[0] > chance.iloc[1], "a stray term must cost trust"
 
@@ -46,7 +46,7 @@ def test_signals_by_hand(train):
 def test_a_feature_without_texts_or_name(train):
     names = pd.DataFrame({"label": ["", "red"], "terms": [[], ["red"]]}, index=[0, 1])
     found = name_signals(names, train, by_colour)
-    assert np.isfinite(found.to_numpy()).all() and trust(found).iloc[0] == 0
+    assert np.isfinite(found.to_numpy()).all() and trust(found).iloc[0] < 0.2
 
 
 def test_spelled_counts_words_that_begin_so():
@@ -57,7 +57,7 @@ def test_spelled_counts_words_that_begin_so():
 
 
 def test_missing_signals_are_named():
-    with pytest.raises(ValueError, match="weakest"):
+    with pytest.raises(ValueError, match="rarest"):
         trust(pd.DataFrame({"closeness": [0.5]}))
 
 
@@ -91,22 +91,27 @@ def test_named_share_by_hand():
 def test_trust_knows_what_the_reader_accepted():
     """trust.json on the recorded signals; the cross-validated predictions, and the right signs."""
     names = pd.read_csv(READERS / "trust_cv.csv")
-    assert len(names) == 240 and names.groupby("source").size().eq(60).all()
-    first = names[names.source != "prototype"]
-    accepted = first.rating == 2
-    assert roc_auc_score(accepted, first.trust_cv) >= 0.85
+    assert len(names) == 680
+    keywords = ~names.source.str.contains("language")
+    keywords = ~names.source.str.contains("language")
+    assert roc_auc_score(names.rating[keywords] == 2, names.trust_cv[keywords]) >= 0.85
     chance = trust(names)
-    assert np.corrcoef(chance, names.trust_cv)[0, 1] > 0.98, (
+    assert np.corrcoef(chance[keywords], names.trust_cv[keywords])[0, 1] > 0.98, (
         "trust.json and trust_cv.csv are of different fits"
     )
-    shown = names[chance >= THRESHOLD]
-    assert (shown.rating == 2).mean() > (names.rating == 2).mean() + 0.1 and (shown.rating > 0).all()
+    shown = names[keywords & (names.trust_cv >= THRESHOLD)]
+    assert (shown.rating == 2).mean() == pytest.approx(shown.trust_cv.mean(), abs=0.05)
     fitted = json.loads((READERS.parents[1] / "saelib" / "naming" / "trust.json").read_text())["coefficients"]
-    assert fitted["closeness"] > 0 < fitted["weakest"] and fitted["n_words"] < 0 > fitted["n_terms"]
+    assert list(fitted) == SIGNALS and min(fitted.values()) > 0
 
 
 def test_the_names_in_the_csv_are_those_rated():
     rows = [json.loads(line) for line in (READERS / "wiki.jsonl").read_text(encoding="utf-8").splitlines()]
-    rated = {(r["feature"], s, n["name"], n["rating"]) for r in rows for s, n in r["names"].items()}
+    rated = {(str(r["feature"]), s, n["name"], n["rating"]) for r in rows for s, n in r["names"].items()}
     names = pd.read_csv(READERS / "trust_cv.csv")[["feature", "source", "label", "rating"]]
-    assert set(names.itertuples(index=False, name=None)) == rated
+    later = names.source.str.contains("round")
+    assert set(names[~later].itertuples(index=False, name=None)) == rated
+    recorded = pd.read_csv(READERS / "later_rounds.csv")
+    assert sorted(zip(names[later].label, names[later].rating, strict=True)) == sorted(
+        zip(recorded.label, recorded.rating, strict=True)
+    )

@@ -1,0 +1,35 @@
+"""Numbers are checked where they come in, by name; numpy's and torch's are numbers too."""
+
+from __future__ import annotations
+
+import math
+from operator import index
+
+LARGEST = 2**53  # beyond it floats have gaps
+
+
+def whole(name: str, value: object, least: int = 1, most: int = LARGEST) -> int:
+    """The whole number `value` in least..most; raises ValueError for anything else."""
+    try:
+        found = index(None if isinstance(value, bool) else value)
+    except TypeError:
+        raise ValueError(f"{name} must be a whole number, not {value!r}") from None
+    if not least <= found <= most:
+        span = f"at least {least}" if found < least and most == LARGEST else f"in {least}..{most}"
+        raise ValueError(f"{name} must be {span}, not {found}")
+    return found
+
+
+def number(name: str, value: object, most: float | None = None, zero: bool = False) -> float:
+    """The finite number `value`, positive (or not negative, with `zero`) and at most `most`."""
+    try:
+        found = float(value)
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(f"{name} must be a number, not {value!r}") from None
+    if not math.isfinite(found) or found < 0 or (found == 0 and not zero):
+        raise ValueError(
+            f"{name} must {'not be negative' if zero else 'be positive'} and finite, but is {found}"
+        )
+    if most is not None and found > most:
+        raise ValueError(f"{name} must be at most {most}, not {found}")
+    return index(value) if hasattr(value, "__index__") and found < LARGEST else found

@@ -1,0 +1,171 @@
+"""Rows of text out of local files: CSV, TSV, JSON, JSON lines, plain text and Parquet, gzipped or not.
+
+Nothing is guessed: every field is text, only what the writer quoted may hold a comma, a path is a path and
+no pattern, and a malformed line is an error that names it. Nothing is cached either.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+import zlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import IO
+
+import pyarrow as pa
+from datasets import ClassLabel, Features
+from pyarrow import parquet
+
+
+def ending(path: Path) -> str:
+    """How the file's name ends, in lower case and without .gz; "" where it has none."""
+    return Path(path.name.lower().removesuffix(".gz")).suffix
+
+
+def text_files(source: str | Path) -> list[Path]:
+    """The files that `source` names: one, or all of one kind in a folder; none for what looks like no path.
+
+    Raises:
+        FileNotFoundError: what looks like a path leads nowhere. ValueError: an ending that is not read, a
+        folder without a file of such endings, or with several kinds of them.
+    """
+    if not str(source).strip():
+        raise ValueError("the name of the corpus is empty")
+    path = Path(source).expanduser()
+    known = ", ".join(READERS)
+    try:
+        is_file, is_folder = path.is_file(), path.is_dir()
+    except OSError:  # a name too long for any file
+        is_file = is_folder = False
+    if is_folder:
+        files = sorted(file for file in path.iterdir() if ending(file) in READERS and file.is_file())
+        if len({ending(file) for file in files}) != 1:
+            raise ValueError(f"the folder {path} must hold files of one kind of {known}; name one file")
+        return files
+    if is_file:
+        if ending(path) not in READERS:
+            raise ValueError(f"{path.name} must end in one of {known} (or that and .gz)")
+        return [path]
+    text = str(source)
+    named = text[:1] in ("/", "~", ".") or (ending(path) in READERS and " " not in text)
+    if named or isinstance(source, Path):
+        raise FileNotFoundError(f"no corpus file at {path}")
+    return []
+
+
+def read_rows(path: Path, text: str, columns: Iterable[str]) -> Iterator[dict]:
+    """Rows of a file as dicts; of tables these `columns` (where there), of which `text` must be there.
+
+    Raises:
+        ValueError: not UTF-8, damaged, a malformed line, no such column.
+    """
+    try:
+        yield from READERS[ending(path)](path, text, columns)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 ({error.reason}): save it as UTF-8") from error
+    except PermissionError:
+        raise
+    except (OSError, EOFError, zlib.error, pa.ArrowException) as error:
+        raise ValueError(f"{path} is damaged, or not what its name says: {str(error)[:200]}") from error
+
+
+def check_column(text: str, columns: Iterable[str], where: object) -> None:
+    """Raise ValueError where the column of texts is missing."""
+    names = [str(name) for name in columns]
+    if text not in names:
+        more = f" and {len(names) - 20} more" if len(names) > 20 else ""
+        raise ValueError(f"no column {text!r} in {where}; it has {names[:20]}{more}: pass text_column=")
+
+
+def _open(path: Path) -> IO[str]:
+    opener = gzip.open if path.name.lower().endswith(".gz") else open
+    return opener(path, "rt", encoding="utf-8-sig", newline="")
+
+
+def _csv(path: Path, text: str, columns: Iterable[str], dialect: str = "excel") -> Iterator[dict]:
+    csv.field_size_limit(2**31 - 1)
+    with _open(path) as file:
+        reader, line = csv.reader(file, dialect, strict=True), 1
+        try:
+            header = next(reader, [])
+            if header:
+                check_column(text, header, path)
+            for name in columns:
+                if header.count(name) > 1:
+                    raise ValueError(f"{path} has {header.count(name)} columns {name!r}: rename all but one")
+            line = reader.line_num + 1
+            for fields in reader:
+                if fields and len(fields) != len(header):
+                    raise ValueError(
+                        f"{path}, line {line}: {len(fields)} fields, but {len(header)} in the header; a text "
+                        f"with a comma needs quotes: {str(fields)[:80]}"
+                    )
+                if fields:
+                    yield dict(zip(header, fields, strict=True))
+                line = reader.line_num + 1
+        except csv.Error as error:
+            raise ValueError(f"{path}, line {line}: {error}") from error
+
+
+def _tsv(path: Path, text: str, columns: Iterable[str]) -> Iterator[dict]:
+    return _csv(path, text, columns, "excel-tab")
+
+
+def _json(path: Path, text: str, columns: Iterable[str]) -> Iterator[dict]:
+    with _open(path) as file:
+        line = file.readline()
+        while line and not line.strip():
+            line = file.readline()
+        whole = line.lstrip().startswith("[")  # one array; else one value a line
+        pieces = [line + file.read()] if whole else _chain(line, file)
+        for number, piece in enumerate(pieces, start=1):
+            if not piece.strip():
+                continue
+            try:
+                values = json.loads(piece)
+            except (ValueError, RecursionError) as error:
+                raise ValueError(f"{path}, line {number}: {error}") from error
+            for value in values if whole else [values]:
+                yield value if isinstance(value, dict) else {text: value}
+
+
+def _chain(line: str, file: IO[str]) -> Iterator[str]:
+    yield line
+    yield from file
+
+
+def _txt(path: Path, text: str, columns: Iterable[str]) -> Iterator[dict]:
+    with _open(path) as file:
+        for line in file:
+            yield {text: line.rstrip("\r\n")}
+
+
+def _parquet(path: Path, text: str, columns: Iterable[str]) -> Iterator[dict]:
+    with (gzip.open if path.name.lower().endswith(".gz") else open)(path, "rb") as raw:
+        file = parquet.ParquetFile(raw)
+        schema = file.schema_arrow
+        check_column(text, schema.names, path)
+        found = [name for name in columns if name in schema.names]
+        kept = pa.schema([schema.field(name) for name in found], schema.metadata)
+        yield from arrow_rows(file.iter_batches(4096, columns=found), Features.from_arrow_schema(kept))
+
+
+def arrow_rows(batches: Iterable[pa.RecordBatch | pa.Table], features: Features) -> Iterator[dict]:
+    """Rows of Arrow tables as dicts; class labels give their names."""
+    labels = {name: kind for name, kind in features.items() if isinstance(kind, ClassLabel)}
+    for batch in batches:
+        for row in batch.to_pylist():
+            yield row | {name: class_name(kind, row[name]) for name, kind in labels.items()}
+
+
+def class_name(label: ClassLabel, value: int | None) -> str | None:
+    """The name of a class; None for none (−1)."""
+    return label.names[value] if value is not None and 0 <= value < len(label.names) else None
+
+
+READERS = {
+    ".csv": _csv, ".tsv": _tsv, ".jsonl": _json, ".ndjson": _json, ".json": _json, ".txt": _txt,
+    ".parquet": _parquet,
+}  # fmt: skip
