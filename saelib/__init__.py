@@ -6,6 +6,7 @@ The browser (widgets) is imported when it is asked for.
 
 from saelib import domains, families, plots, steering
 from saelib.activations import EncodedTexts, activation_table, feature_stats, read_texts, top_texts
+from saelib.advice import check_corpus
 from saelib.attribution import cosine_parts, domain_contrast, explain_embedding, word_effects
 from saelib.corpus import load_corpus
 from saelib.encoder import EmbeddingCache, load_encoder, load_independent
@@ -14,7 +15,7 @@ from saelib.family_names import name_families
 from saelib.metrics import evaluate, match_features, mean_max_cosine, neighbour_recall, probe_accuracy
 from saelib.naming.comparing import collision, judge_all, paired_difference, summary
 from saelib.naming.keybert import KeyBERTInterpreter
-from saelib.naming.language import Language
+from saelib.naming.language import Language, language_for
 from saelib.naming.pipeline import as_shown, name_features
 from saelib.naming.scoring import metric_sanity
 from saelib.naming.trust import calibration, named_share
@@ -26,13 +27,13 @@ from saelib.tutorial import start
 
 __all__ = [
     "BatchTopKSAE", "EmbeddingCache", "EmbeddingStore", "EncodedTexts", "JumpReLUSAE",
-    "KeyBERTInterpreter", "Language", "TopKSAE", "TrainConfig", "VanillaSAE", "activation_table", "as_shown",
-    "browse", "calibration", "collision", "cosine_parts", "domain_contrast", "domains", "evaluate",
-    "explain_embedding", "families", "feature_stats", "find_families", "judge_all", "load_corpus",
-    "load_encoder", "load_independent", "load_sae", "make_sae", "make_view", "match_features",
-    "mean_max_cosine", "metric_sanity", "name_families", "name_features", "named_share",
-    "neighbour_recall", "paired_difference", "plots", "probe_accuracy", "read_texts", "start", "steering",
-    "suggest_size", "summary", "top_texts", "train", "train_many", "word_effects",
+    "KeyBERTInterpreter", "Language", "TopKSAE", "TrainConfig", "VanillaSAE", "activation_table",
+    "as_shown", "browse", "calibration", "check_corpus", "collision", "cosine_parts", "domain_contrast",
+    "domains", "evaluate", "explain_embedding", "families", "feature_stats", "find_families", "judge_all",
+    "language_for", "load_corpus", "load_encoder", "load_independent", "load_sae", "make_sae",
+    "make_view", "match_features", "mean_max_cosine", "metric_sanity", "name_families", "name_features",
+    "named_share", "neighbour_recall", "paired_difference", "plots", "probe_accuracy", "read_texts",
+    "start", "steering", "suggest_size", "summary", "top_texts", "train", "train_many", "word_effects",
 ]  # fmt: skip
 
 

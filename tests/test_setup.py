@@ -223,9 +223,13 @@ def test_without_a_chromium_the_summary_says_so(tmp_path):
 # ---- imports ----
 
 # saelib's floors, from the ground up: a module imports from those before it only.
-CORE = """checks files text_files corpus encoder shards extraction store sae sparse_step metrics trainer training_data
-training activations attribution domains families family_meaning steering plots tutorial""".split()
-WINGS = ["saelib.naming", "saelib.family_names", "saelib.browser", "saelib.steering_panel"]
+CORE = """checks files text_files corpus encoder shards extraction store sae interchange pretrained sparse_step
+metrics trainer training_data training activations attribution domains families family_meaning steering plots
+tutorial""".split()
+WINGS = [
+    *("saelib.naming", "saelib.advice", "saelib.family_names"),
+    *("saelib.browser", "saelib.steering_panel", "saelib.__main__"),
+]
 
 
 def module_name(path):

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from typing import NamedTuple
 
+import pandas as pd
+import snowballstemmer
 from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
+WORDS = re.compile(r"[^\W\d_]+")
 # Thai, Lao, Myanmar, Khmer, kana, Chinese characters
 UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]+")
 
@@ -37,3 +41,56 @@ def check_spaced(texts: list[str]) -> None:
             "spaces between the words first, with a tokenizer for the script (jieba for Chinese, fugashi "
             "for Japanese, pythainlp for Thai)"
         )
+
+
+# Of the most frequent words of a language, those that say which it is
+COMMON_WORDS = {
+    "english": "the of and to is that was for with are this have not which from",
+    "german": "der die und das den ist nicht von mit ein eine auf dem auch sich",
+    "french": "le les des et est une dans pour qui que pas sur avec au du",
+    "spanish": "el los las y que en por con una para del es como pero su",
+    "italian": "il di che è per non una della gli con sono del anche nel più",
+    "portuguese": "o os e que do da em um uma para não com por mais dos",
+    "dutch": "de het een en van dat niet zijn op voor met aan ook te er",
+    "swedish": "och att det som en på är av för inte den med till har ett",
+    "russian": "и в не на что он как это по но с из у за от",
+}
+
+
+def guess_language(texts: list[str]) -> str | None:
+    """The language whose common words make the largest share of (up to 2,000 of) the texts' words.
+
+    None where that is under 5% of the words, as in texts of other languages, or in lists of names.
+    """
+    some = texts[:: len(texts) // 2000 + 1]
+    words = pd.Series(WORDS.findall(" ".join(some).lower()))
+    shares = {name: words.isin(common.split()).mean() for name, common in COMMON_WORDS.items()}
+    best = max(shares, key=shares.get)
+    return best if shares[best] >= 0.05 else None
+
+
+def language_for(name: str, texts: list[str]) -> Language:
+    """The stemmer and the stop words for a corpus in the language `name` ("german", "french", …).
+
+    The stop words are sklearn's for English; otherwise those of the PyPI package `stop-words` where it is
+    installed, and, with or without it, the words that stand in more than 5% of the texts: a word that common
+    tells no feature from another.
+
+    Raises:
+        ValueError: a language that snowballstemmer does not know; it says which it does.
+    """
+    if name == "english":
+        return ENGLISH
+    if name not in snowballstemmer.algorithms():
+        raise ValueError(f"language must be one of {sorted(snowballstemmer.algorithms())}, not {name!r}")
+    try:
+        from stop_words import StopWordError, get_stop_words
+
+        listed = get_stop_words(name)
+    except ModuleNotFoundError:
+        listed = []
+    except StopWordError:  # it knows fewer languages than the stemmer
+        listed = []
+    in_texts = Counter(word for text in texts for word in set(WORDS.findall(text.lower())))
+    common = {word for word, n in in_texts.items() if n > max(len(texts) / 20, 5)}
+    return Language(frozenset(listed) | common, name)

@@ -1,0 +1,116 @@
+"""A table of texts to a report by one command, the checks on the way, languages by name."""
+
+import csv
+import sys
+
+import pandas as pd
+import pytest
+
+from saelib.__main__ import main
+from saelib.advice import check_corpus
+from saelib.corpus import load_corpus
+from saelib.encoder import load_encoder
+from saelib.naming.language import ENGLISH, guess_language, language_for
+from saelib.store import EmbeddingStore
+
+TOPICS = {
+    "sea": ("The {} sailed along the coast past the lighthouse.", "ship boat ferry yacht trawler canoe"),
+    "food": ("She cooked the {} with garlic and olive oil in a pan.", "rice soup stew pasta beans fish"),
+    "sky": ("The telescope showed the {} in the dark sky at night.", "moon comet planet star galaxy nebula"),
+}
+
+
+def sentences():
+    """144 different texts in three topics."""
+    numbers = "two three four five six seven eight nine".split()
+    return [
+        (f"{form.format(word)} It was seen by {number} people.", topic)
+        for topic, (form, words) in TOPICS.items()
+        for word in words.split()
+        for number in numbers
+    ]
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    return load_encoder(device="cpu")
+
+
+@pytest.fixture
+def table(tmp_path):
+    with open(tmp_path / "reviews.csv", "w", newline="") as file:
+        csv.writer(file).writerows([("review", "kind"), *sentences(), ("", "sky")])
+    return tmp_path / "reviews.csv"
+
+
+def test_one_command_from_a_table_to_a_report(table, tmp_path, capsys):
+    out = tmp_path / "report"
+    command = [str(table), "--text-column", "review", "--domain-column", "kind", "--out", str(out)]
+    assert main([*command, "--steps", "30"]) == 0
+    said = capsys.readouterr().out
+    assert "dropped 1 of 145 rows: 1 empty" in said and "few: expect broad features" in said
+    assert {"browser.html", "names.parquet", "features.csv", "sae", "store"} <= {
+        p.name for p in out.iterdir()
+    }
+    names = pd.read_parquet(out / "names.parquet")
+    assert len(names) > 3 and {"shown_as", "trust", "label"} <= set(names)
+    assert (names.label != "").all()
+    assert len(EmbeddingStore(out / "store")) == 144
+
+
+def test_what_is_wrong_is_one_sentence(table, tmp_path, capsys):
+    few = tmp_path / "few.txt"
+    few.write_text("\n".join(text for text, _ in sentences()[:20]))
+    for arguments, said in (
+        ([str(few)], "20 texts are too few"),
+        ([str(table), "--text-column", "reviews"], "no column 'reviews'"),
+        ([str(tmp_path / "none.csv")], "no corpus file"),
+        ([str(few), "--language", "klingon", "--limit", "0"], "limit must be positive"),
+    ):
+        assert main([*arguments, "--out", str(tmp_path / "r")]) == 2
+        found = capsys.readouterr().err
+        assert found.startswith("saelib: ") and said in found and found.count("\n") == 1
+
+
+def test_checks_say_what_is_odd(encoder):
+    texts = [text for text, _ in sentences()]
+    fine = check_corpus(load_corpus(texts * 30, verbose=False), encoder)
+    assert fine.advice["language"] == "" and "drop_duplicates" in fine.advice["copies"]
+    long = check_corpus(load_corpus([text * 40 for text in texts], verbose=False), encoder)
+    assert "100% are cut" in long.advice["length"] and long.found["copies"].startswith("0 of 144")
+    german = ["Die Katze und der Hund sind nicht mit dem Zug gefahren."] * 50 + [
+        f"Das ist {i}." for i in range(50)
+    ]
+    assert "language='german'" in check_corpus(load_corpus(german, verbose=False), encoder).advice["language"]
+    with pytest.raises(ValueError, match="99 texts are too few"):
+        check_corpus(load_corpus(texts[:99], verbose=False), encoder)
+
+
+def test_languages_by_name():
+    german = ["die katze sitzt und wartet", "die maus läuft und lacht"] * 20 + ["ein hund bellt"] * 60
+    found = language_for("german", german)
+    assert {"die", "und"} <= found.stop_words and found.stemmer == "german"
+    assert language_for("english", german) is ENGLISH
+    with pytest.raises(ValueError, match="language must be one of"):
+        language_for("klingon", german)
+    assert guess_language(["Der Zug und die Bahn sind nicht mit dem Bus zu vergleichen."]) == "german"
+    assert guess_language(["Les trains et les bus ne sont pas sur la route avec une voiture."]) == "french"
+    assert guess_language(["Xq zz"]) is None
+
+
+def test_a_list_of_stop_words_is_used_where_there_is_one(monkeypatch):
+    module = type(sys)("stop_words")
+    module.StopWordError, module.get_stop_words = KeyError, lambda name: {"german": ["oder"]}[name]
+    monkeypatch.setitem(sys.modules, "stop_words", module)
+    assert "oder" in language_for("german", ["a"]).stop_words
+    assert language_for("sesotho", ["a"]).stop_words == frozenset()
+    monkeypatch.setitem(sys.modules, "stop_words", None)  # not installed
+    assert language_for("german", ["a"]).stop_words == frozenset()
+
+
+def test_titles_by_another_column(tmp_path, words):
+    rows = [{"text": f"text number {i}", "thread": f"t{i // 4}"} for i in range(400)]
+    corpus = load_corpus(pd.DataFrame(rows), title_column="thread", verbose=False)
+    assert corpus["title"][:5] == ["t0"] * 4 + ["t1"]
+    train, test = EmbeddingStore.extract(tmp_path / "s", corpus, words, progress=False).split()
+    assert not {i // 4 for i in train} & {i // 4 for i in test}
