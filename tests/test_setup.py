@@ -134,6 +134,7 @@ def test_what_is_imported_is_required():
     wanted = {name.replace("-", "_") for name in requirements("requirements-runtime.txt")} | {
         "torch",
         "faiss_cpu",
+        "stop_words",
     }  # an extra
     comes_with = {
         "transformers",
