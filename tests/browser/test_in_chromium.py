@@ -553,7 +553,10 @@ def test_the_whole_page_shows_in_a_cell(page):
 
 def test_after_a_reload_the_map_is_there_and_a_lost_kernel_is_said(page):
     page.keyboard.press("Control+s")
+    page.on("dialog", lambda d: d.accept())
     page.reload()
+    page.wait_for_selector(".jp-Notebook .jp-CodeCell", timeout=2 * PATIENCE)
+    page.locator(".jp-CodeCell").nth(1).scroll_into_view_if_needed()  # what is out of sight is not drawn
     page.wait_for_function(
         "() => document.querySelector('.sae-map canvas')?.dataset.names > 3", timeout=PATIENCE
     )
