@@ -134,7 +134,8 @@ def test_what_is_imported_is_required():
     wanted = {name.replace("-", "_") for name in requirements("requirements-runtime.txt")} | {
         "torch",
         "faiss_cpu",
-    }  # an extra
+        "stop_words",
+    }  # extras
     comes_with = {
         "transformers",
         "markupsafe",
