@@ -89,3 +89,14 @@ def test_a_damaged_folder_is_not_uploaded(saved, monkeypatch):
     (folder / "sae.safetensors").write_bytes(data)
     with pytest.raises(ValueError, match="damaged"):
         sl.push_to_hub(folder, "me/mine")
+
+
+def test_the_shipped_one_opens_and_is_small():
+    found = sl.from_pretrained(SHIPPED)
+    assert sum(f.stat().st_size for f in SHIPPED.iterdir()) < 2e6
+    assert found.about["fingerprint"] and found.names.shown.mean() > 0.5
+    card = (SHIPPED / "README.md").read_text()
+    assert f"| features with a name that is shown | {found.names.shown.mean():.1%} |" in card
+    assert repr(found.sae) in card and "CC BY-SA 4.0" in card
+    x = found.sae.mean + torch.randn(20, found.sae.d_in, generator=torch.Generator().manual_seed(0)) * 0.05
+    assert (found.sae.encode(x) > 0).sum(1).max() <= found.sae.k
