@@ -1,7 +1,7 @@
 """Sparse autoencoders for sentence embeddings, features named by keyword extraction: `import saelib as sl`.
 
 The front door: what a notebook needs stands here, in the order in which a text goes through the modules.
-The browser (widgets and plotly) is imported when it is asked for.
+The browser (widgets) is imported when it is asked for.
 """
 
 from saelib import domains, families, plots, steering

@@ -220,7 +220,10 @@ def load_corpus(
     elif isinstance(source, (str, Path)) and text_files(source):
         if streaming:
             arguments = {"source": str(source), "text": text_column, "domain": domain_column, "limit": limit}
-            return IterableDataset.from_generator(_streamed, gen_kwargs=arguments)
+            try:
+                return IterableDataset.from_generator(_streamed, gen_kwargs=arguments)
+            except OSError as error:
+                raise OSError("streaming needs a folder to write to: set HF_HOME to one") from error
         source = _from_files(source, *columns)
     elif isinstance(source, (str, Path)):
         source = _from_hub(str(source), name=name, split=split, streaming=streaming)

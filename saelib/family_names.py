@@ -12,6 +12,7 @@ from scipy import sparse
 
 from saelib.activations import EncodedTexts, feature_stats
 from saelib.encoder import EmbeddingCache, Encode
+from saelib.naming.language import ENGLISH, Language
 from saelib.naming.pipeline import choose, top_rows
 from saelib.naming.trust import THRESHOLD, name_signals, trust
 from saelib.sae import SAE
@@ -26,20 +27,21 @@ def family_table(table: sparse.csr_matrix, members: pd.DataFrame) -> sparse.csr_
 
 
 def name_families(
-    sae: SAE, train: EncodedTexts, members: pd.DataFrame, vectors: EmbeddingCache, independent: Encode
-) -> pd.DataFrame:
+    sae: SAE, train: EncodedTexts, members: pd.DataFrame, vectors: EmbeddingCache, independent: Encode,
+    language: Language = ENGLISH,
+) -> pd.DataFrame:  # fmt: skip
     """Names chosen on training texts: candidates of self-activation are asked of the family's root.
 
     Args:
         members: of `find_families`, or any frame with `family` (0, 1, …) and `feature`, the root first.
         vectors: the cache of the encoder that made the embeddings. independent: a second opinion,
-            `load_independent(train.texts)`.
+            `load_independent(train.texts)`. language: stop words and stemmer of the texts' language.
 
     Returns:
         index family: `label`, `terms`, `trust`, `shown` (False: to be read as "unnamed"), `top_rows`.
     """
     wide = train._replace(table=family_table(train.table, members))
     roots = members.drop_duplicates("family").sort_values("family").feature.to_numpy()
-    names = choose(sae, wide, vectors, independent, parents=roots).rename_axis("family")
-    names["trust"] = trust(name_signals(names, wide, independent))
+    names = choose(sae, wide, vectors, independent, parents=roots, language=language).rename_axis("family")
+    names["trust"] = trust(name_signals(names, wide, independent, language))
     return names.assign(shown=names.trust >= THRESHOLD, top_rows=top_rows(wide.table))

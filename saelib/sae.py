@@ -56,6 +56,7 @@ class SAE(nn.Module):
         target_l0: the L0 it is made for; None where it has none.
         steers_penalty: the trainer holds L0 at its target by the coefficient of the penalty.
         calibrate_anytime: `calibrate` changes nothing that a training step reads.
+        begun_as: digest of the weights as a run with a checkpoint left them → the digest it began with.
     """
 
     architecture = ""
@@ -65,6 +66,7 @@ class SAE(nn.Module):
 
     def __init__(self, d_in: int, d_sae: int, seed: int = 0) -> None:
         super().__init__()
+        self.begun_as: dict[str, str] = {}
         self.d_in, self.d_sae = d_in, d_sae = whole("d_in", d_in, 1, 2**31), whole("d_sae", d_sae, 1, 2**31)
         generator = torch.Generator().manual_seed(
             whole("seed", seed, 0)

@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import math
 import time
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,12 +21,10 @@ from tqdm.auto import tqdm
 from saelib.checks import whole
 from saelib.files import digest, only_writer, resolved
 from saelib.metrics import Evaluation, evaluate
-from saelib.sae import SAE, check_embeddings
-from saelib.shards import checksum
-from saelib.store import EmbeddingStore, batch_plan, row_numbers
+from saelib.sae import SAE
+from saelib.store import EmbeddingStore
 from saelib.trainer import TrainConfig, Trainer
-
-ENOUGH = 50_000  # embeddings that fix a mean or a held-out figure
+from saelib.training_data import TrainingData, prepare
 
 
 class TrainResult(NamedTuple):
@@ -73,18 +69,17 @@ def train(
     """
     every, last = whole("checkpoint_every", checkpoint_every), config.steps
     last = last if stop_after is None else min(last, whole("stop_after", stop_after))
-    embeddings, trainers = _prepare([sae], data, [config], held_out, rows, device)
+    embeddings = prepare([sae], data, config, held_out, rows, device)
+    trainers = [Trainer(sae, config, embeddings.device)]
     if checkpoint is None:
         return _run(trainers, embeddings, progress, last)[0]
     now = digest(sae.state_dict())
-    begun_as = getattr(sae, "_begun_as", {}).get(
-        now, now
-    )  # what this run itself has left of it is no stranger
+    begun_as = sae.begun_as.get(now, now)  # what this run itself has left of an SAE is no stranger
     try:
         run = embeddings.digests() | {"initial weights": begun_as}
         return _run(trainers, embeddings, progress, last, _Checkpoint(resolved(checkpoint), every, run))[0]
     finally:
-        sae._begun_as = {digest(sae.state_dict()): begun_as}
+        sae.begun_as = {digest(sae.state_dict()): begun_as}
 
 
 def train_many(
@@ -117,7 +112,8 @@ def train_many(
         found = {getattr(c, name) for c in configs}
         if len(found) > 1:
             raise ValueError(f"SAEs that train together must have one {name}, not {sorted(found)}")
-    embeddings, trainers = _prepare(saes, data, configs, held_out, rows, device)
+    embeddings = prepare(saes, data, configs[0], held_out, rows, device)
+    trainers = [Trainer(sae, c, embeddings.device) for sae, c in zip(saes, configs, strict=True)]
     return _run(trainers, embeddings, progress, configs[0].steps)
 
 
@@ -129,117 +125,8 @@ class _Checkpoint(NamedTuple):
     run: dict
 
 
-class _Embeddings(NamedTuple):
-    """Embeddings (n, d_in) by what they are for, and the training batches from any step on."""
-
-    sample: Callable[[], Tensor]  # for the normaliser, read when it is wanted and not kept
-    calibration: Tensor  # no step sees these
-    held_out: Tensor
-    batches: Callable[[int], Iterator[Tensor]]
-    digests: Callable[[], dict[str, str]]  # what they are
-    device: torch.device
-
-
-def as_embeddings(x: object, what: str) -> Tensor:
-    """Embeddings (n, d) as a tensor, whatever holds them; raises ValueError for what is none."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # a read-only array is only read
-            found = x.detach() if isinstance(x, Tensor) else torch.as_tensor(np.asarray(x))
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{what} must be embeddings (n, d_in), not a {type(x).__name__}: {error}") from None
-    if found.ndim != 2 or found.is_complex() or found.is_sparse:
-        raise ValueError(
-            f"{what} must be embeddings (n, d_in), not {found.dtype} of shape {tuple(found.shape)}"
-        )
-    return found
-
-
-def _prepare(
-    saes: list[SAE], data: EmbeddingStore | Tensor, configs: list[TrainConfig], held_out: Tensor | None,
-    rows: np.ndarray | None, device: str | torch.device | None,
-) -> tuple[_Embeddings, list[Trainer]]:  # fmt: skip
-    """What is trained on, by what it is for, and who trains on it; every input is checked first."""
-    config, is_store = configs[0], isinstance(data, EmbeddingStore)
-    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    generator = np.random.default_rng(config.seed)
-    data = data if is_store else as_embeddings(data, "data")
-    d_in = data.d_in if is_store else data.shape[1]
-    for sae in saes:
-        if sae.d_in != d_in:
-            raise ValueError(f"the SAE takes d_in {sae.d_in}, the data has {d_in}: make it with d_in={d_in}")
-        if sae.W_dec.is_inference():
-            raise ValueError("an SAE that was made under torch.inference_mode cannot learn: make it outside")
-    if held_out is not None:
-        held_out = as_embeddings(held_out, "held_out")
-        if held_out.shape[1] != d_in:
-            raise ValueError(f"held_out has d_in {held_out.shape[1]}, the data {d_in}: one encoder for both")
-    if rows is not None and (held_out is None or not is_store):
-        raise ValueError(
-            "rows are those of a store, and go with held_out: without it, train splits the store"
-        )
-    if is_store:
-        if held_out is None:
-            rows, test_rows = data.split(seed=config.seed)
-            held_out = torch.from_numpy(data.embeddings(_some(test_rows, config.seed)))
-        rows = row_numbers(rows, len(data))
-        aside = generator.random(len(rows)) < min(0.05, 4096 / max(len(rows), 1))
-        aside[:1] |= not aside.any()  # of few texts, chance may have put none aside
-        calibration, train_rows = torch.from_numpy(data.embeddings(rows[aside])), rows[~aside]
-        for_sample = np.sort(generator.permutation(train_rows)[:ENOUGH])
-    else:
-        check_embeddings(data, "training")
-        order = generator.permutation(len(data))
-        if held_out is None:
-            test_rows, order = order[: len(data) // 6], order[len(data) // 6 :]
-            held_out = data[_some(test_rows, config.seed)]
-        n_aside = min(len(order) // 20, 4096) or 1
-        calibration, train_rows = data[order[:n_aside]], order[n_aside:]
-        for_sample = train_rows[:ENOUGH]
-    check_embeddings(held_out, "held-out")
-
-    def sample() -> Tensor:
-        read = torch.from_numpy(data.embeddings(for_sample)) if is_store else data[for_sample]
-        return read.to(device, torch.float32)
-
-    def batches(skip: int) -> Iterator[Tensor]:
-        if config.batch_size > len(train_rows):
-            raise ValueError(
-                f"batch_size {config.batch_size} is more than the {len(train_rows)} training rows: lower it"
-            )
-        if is_store:
-            return data.batches(
-                config.batch_size, rows=train_rows, seed=config.seed, skip=skip, device=device
-            )
-        return _tensor_batches(data.to(device), train_rows, config, skip)
-
-    def digests() -> dict[str, str]:
-        found = {"held-out texts": digest({"": held_out})}
-        if is_store:
-            return found | {
-                "texts": checksum(data.manifest),
-                "rows": digest({"": torch.from_numpy(rows)}),
-            }
-        return found | {"texts": digest({"": data})}
-
-    trainers = [Trainer(sae, c, device) for sae, c in zip(saes, configs, strict=True)]
-    parts = (t.to(device, torch.float32) for t in (calibration, held_out))
-    return _Embeddings(sample, *parts, batches, digests, device), trainers
-
-
-def _some(rows: np.ndarray, seed: int) -> np.ndarray:
-    """These rows, or a seeded sample where there are more than it takes to evaluate."""
-    return rows if len(rows) <= ENOUGH else np.sort(np.random.default_rng(seed).choice(rows, ENOUGH, False))
-
-
-def _tensor_batches(x: Tensor, rows: np.ndarray, config: TrainConfig, skip: int) -> Iterator[Tensor]:
-    """What `store.batches` is to a store, for rows of a tensor (n, d_in) in memory."""
-    for _, picked in islice(batch_plan(len(rows), config.batch_size, len(rows), config.seed), skip, None):
-        yield x[torch.from_numpy(rows[picked]).to(x.device)].float()
-
-
 def _run(
-    trainers: list[Trainer], embeddings: _Embeddings, progress: bool, last: int,
+    trainers: list[Trainer], embeddings: TrainingData, progress: bool, last: int,
     checkpoint: _Checkpoint | None = None,
 ) -> list[TrainResult]:  # fmt: skip
     with torch.inference_mode(False), torch.enable_grad(), ExitStack() as stack:
@@ -272,7 +159,7 @@ def _run(
         ]
 
 
-def _steps(trainers: list[Trainer], embeddings: _Embeddings, progress: bool, last: int) -> Iterator[int]:
+def _steps(trainers: list[Trainer], embeddings: TrainingData, progress: bool, last: int) -> Iterator[int]:
     """Train to step `last`; yields each step's number when it is done."""
     config, step = trainers[0].config, trainers[0].state["step"]
     eval_every = config.eval_every or max(config.steps // 8, 1)

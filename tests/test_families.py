@@ -3,8 +3,11 @@
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from scipy import sparse
 
+from saelib.activations import EncodedTexts
+from saelib.encoder import EmbeddingCache
 from saelib.families import (
     clustered_families,
     descend,
@@ -16,7 +19,8 @@ from saelib.families import (
     spanning_forest,
 )
 from saelib.family_meaning import absorption, coherence
-from saelib.family_names import family_table
+from saelib.family_names import family_table, name_families
+from saelib.sae import make_sae
 
 N_FAMILIES, SIZE = 6, 7  # feature 7 f is the parent of 7 f + 1 … 7 f + 6
 
@@ -187,3 +191,34 @@ def test_coherence_and_absorption_by_an_encoder_of_the_subject():
     assert found.absorbed[1] > 3 * found.chance[1] and found.absorbed[2] < found.chance[2]
     alike = coherence(rows, pd.DataFrame({"family": [0, 0, 1, 1], "feature": [0, 1, 0, 2]}), meaning)
     assert alike[0] > 0.9 > 0.3 > alike[1]
+
+
+def test_a_family_is_named_by_what_its_members_share(words):
+    """Members fire on one kind each; what their texts have in common is the word of the family."""
+    kinds = {
+        "animal": ["otter", "heron", "badger", "viper"],
+        "tool": ["hammer", "chisel", "pliers", "wrench"],
+    }
+    flat = [(family, kind) for family, own in kinds.items() for kind in own]
+    places = ("river", "meadow", "street")
+    texts = [
+        f"the {k} and the {f} near the {p} on day {i}" for i in range(12) for f, k in flat for p in places
+    ]
+    labels = ["animal", *kinds["animal"], "tool", *kinds["tool"]]
+    g = np.random.default_rng(0)
+    dense = np.array([[word in t.split() for word in labels] for t in texts]) * (
+        1 + g.random((len(texts), 10))
+    )
+    x = words.encode(texts)
+    sae = make_sae("topk", 48, 10, 2)
+    sae.fit_normalizer(torch.from_numpy(x))
+    train = EncodedTexts(
+        sparse.csr_matrix(dense.astype(np.float32)), texts, x, np.array(["all"] * len(texts))
+    )
+    members = find_families(train.table, max_density=0.6)
+    assert as_sets(members) == {frozenset(range(5)), frozenset(range(5, 10))}
+    names = name_families(sae, train, members, EmbeddingCache(words.encode), words.encode)
+    roots = members.drop_duplicates("family").set_index("family").feature
+    for family, label in names.label.items():
+        assert labels[roots[family]] in label.split(", "), (family, label)
+    assert names.trust.between(0, 1).all() and names.top_rows.str.len().eq(10).all()

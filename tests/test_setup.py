@@ -135,14 +135,13 @@ def test_what_is_imported_is_required():
         "torch",
         "faiss_cpu",
         "stop_words",
-    }  # extras
+    }  # an extra
     comes_with = {
         "transformers",
         "markupsafe",
         "IPython",
         "traitlets",
-        "faiss",
-    }  # sentence-transformers, jinja2, ipywidgets; faiss is an extra, which one function asks for by name
+    }  # sentence-transformers, jinja2, ipywidgets
     for path in MODULES:
         for name in imports(path):
             top = name.split(".")[0]
@@ -225,15 +224,12 @@ def test_without_a_chromium_the_summary_says_so(tmp_path):
 # ---- imports ----
 
 # saelib's floors, from the ground up: a module imports from those before it only.
-CORE = """checks files text_files corpus encoder shards extraction store sae interchange pretrained sparse_step metrics trainer training
-activations attribution domains families family_meaning steering plots tutorial""".split()
+CORE = """checks files text_files corpus encoder shards extraction store sae interchange pretrained sparse_step
+metrics trainer training_data training activations attribution domains families family_meaning steering plots
+tutorial""".split()
 WINGS = [
-    "saelib.naming",
-    "saelib.advice",
-    "saelib.family_names",
-    "saelib.browser",
-    "saelib.steering_panel",
-    "saelib.__main__",
+    *("saelib.naming", "saelib.advice", "saelib.family_names"),
+    *("saelib.browser", "saelib.steering_panel", "saelib.__main__"),
 ]
 
 

@@ -27,3 +27,19 @@ def test_an_sae_is_trained_once_and_again_for_other_settings(tmp_path, rows, wor
     assert "with other settings" in capsys.readouterr().out
     assert not torch.equal(first.sae.W_dec, other.sae.W_dec)
     assert torch.equal(sl.load_sae(tmp_path / "saes" / "topk-cpu").W_dec, other.sae.W_dec)
+
+
+def test_what_is_finished_is_only_read(tmp_path, rows, words, monkeypatch):
+    store = sl.EmbeddingStore.extract(tmp_path / "store", rows * 2, words, progress=False)
+    tutorial = Tutorial("cpu", torch.device("cpu"), tmp_path, None, 5, 0)
+    first = tutorial.train("topk", store)
+
+    def read_only(*_, **__):
+        raise PermissionError("Read-only file system")
+
+    monkeypatch.setattr("saelib.files.open", read_only, raising=False)
+    monkeypatch.setattr("saelib.files.FileLock", read_only)
+    assert torch.equal(tutorial.train("topk", store).sae.W_dec, first.sae.W_dec)
+    sl.EmbeddingStore.extract(tmp_path / "store", rows * 2, words, progress=False)
+    with pytest.raises(PermissionError):
+        tutorial.train("batchtopk", store)

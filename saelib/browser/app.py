@@ -1,7 +1,7 @@
 """The feature browser: one state, widgets that show what `cards.py` renders, the same views as one HTML file.
 
 `browse(view)` shows widgets (JupyterLab, Notebook, Colab, Kaggle, Voila); `browse(view, mode="static")` gives
-HTML that needs neither kernel nor network. Maps and pages of the sections are built when they are opened.
+HTML that needs neither kernel nor network. Maps and pages are built when they are opened.
 """
 
 from __future__ import annotations
@@ -15,16 +15,17 @@ from IPython.display import HTML, display
 from markupsafe import Markup
 
 from saelib.browser import cards, panels
-from saelib.browser.controls import WIDE, WRAPPED, Pager, Rows, Sections, State, auto, classed, labelled
-from saelib.browser.lookup import SORTS, find
-from saelib.browser.maps import DocumentMap, FeatureMap
+from saelib.browser.controls import WIDE, WRAPPED, Links, Pager, State, Tabs, auto, classed, labelled, tabs
+from saelib.browser.lookup import SORTS, Keep, find, first_shown, similarity, word_hits
+from saelib.browser.maps import TextMap, feature_map
 from saelib.browser.notes import Notes
 from saelib.browser.panes import ExamplesPane, NeighboursPane, NotePane, TextPane
-from saelib.browser.render import box, clean, dim, error, number, style, styled
+from saelib.browser.render import box, clean, dim, error, render, style, styled
 from saelib.browser.report import framed, page
 from saelib.browser.view import FeatureView, check_feature
 
-PER_PAGE = 12  # rows of the feature table
+MARKED = "background:#2a8cc82b!important"  # rows of the selected feature, in every list
+PER_PAGE = 8  # rows of the feature table
 
 
 class Browser:
@@ -33,138 +34,208 @@ class Browser:
     def __init__(
         self, view: FeatureView, notes: str | Path | None = None, feature: int | None = None
     ) -> None:
-        self.view, self.state, self.notes = view, State(), Notes(notes)
-        self.busy, self.reverse = False, False
+        self.view, self.notes = view, Notes(notes)
+        self.sort, self.reverse, self.loud = "density", False, True
         self.features = find(view)
-        first = self.features[0] if len(self.features) else 0
-        self.state.set_trait("feature", check_feature(view, first if feature is None else feature))
-        tools, left, right = self._make_tools(), self._make_table(), self._make_right()
-        self.sections = self._make_sections()
-        body = w.Box([left, right], layout=w.Layout(flex_flow="row wrap", width="100%", overflow="visible"))
-        self.error = w.HTML(layout=WIDE)
+        first = first_shown(view, self.features) if feature is None else feature
+        self.state = State(check_feature(view, first))
+        self.links = Links(self._hear)
+        tools, filters = self._make_tools(), self._make_filters()
+        right = self._make_right()
+        self.tabs = self._make_tabs()
+        left = classed(w.VBox([self.tabs], layout=w.Layout(flex="1 1 480px", min_width="0")), "sae-left")
+        self.body = classed(
+            w.Box([left, right], layout=w.Layout(flex_flow="row wrap", width="100%")), "sae-body"
+        )
+        self.error, self.busy, self.chosen = w.HTML(layout=WIDE), classed(w.HTML(), "sae-busy"), w.HTML()
         css = w.HTML(f"<style>{style()}</style>", layout=w.Layout(margin="0", height="0"))
-        self.widget = w.VBox([css, tools, self.error, body, self.sections])
-        self.widget.add_class("sae-browser")
-        self.state.observe(self._show_feature, "feature")
-        self.state.observe(self._show_document, "document")
-        self.state.observe(self._refresh, "within")
-        self.state.observe(lambda change: setattr(self.error, "value", error(change.new)), "message")
+        live = int((view.stats.n_texts > 0).sum())
+        about = w.HTML(box(render("about.html", view=view, live=live)), layout=WIDE)
+        gone = box(Markup('<div class="gone">The kernel is gone: run the cell again to go on.</div>'))
+        top = [css, self.chosen, self.links, about, w.HTML(gone), tools, filters, self.tabs.titles]
+        parts = [*top, self.error, self.body, self.busy]
+        self.widget = classed(w.VBox(parts), "sae-browser")
+        state = self.state
+        state.observe(self._show_feature, "feature")
+        state.observe(self._show_document, "document")
+        state.observe(self._refresh, "within")
+        state.observe(lambda change: setattr(self.error, "value", error(change.new)), "message")
+        state.observe(lambda c: setattr(self.busy, "value", dim(c.new, "status") if c.new else ""), "busy")
         self._refresh()
         self._show_feature()
+        self.tabs.turn_to("Features")
 
     # controls
 
     def _make_tools(self) -> w.Box:
-        self.search = w.Text(placeholder="a word, e.g. galaxy", **labelled("250px", description="search"))
+        where = "a name, or a word of texts"
+        self.search = w.Text(placeholder=where, **labelled("260px", description="search"))
         no_encoder = self.view.encoder is None
         self.meaning = w.Checkbox(description="by meaning", indent=False, disabled=no_encoder, layout=auto())
-        sorts = [(self.view.trust_name if name == "trust" else name, name) for name in SORTS]
-        self.sort = w.Dropdown(options=sorts, **labelled("160px", description="sort"))
-        self.hide_dead = w.Checkbox(value=True, description="hide dead", indent=False, layout=auto())
+        self.more = w.ToggleButton(
+            description="filters", tooltip="by domain, kind, trust, density", layout=auto()
+        )
         self.number = w.Text(continuous_update=False, **labelled("130px", description="feature id"))
-        steps = {"previous": -1, "next": 1, "random": None}
-        self.buttons = {
-            n: w.Button(description=n, tooltip=f"{n} feature of the list", layout=auto()) for n in steps
+        steps = {
+            "‹ back": ("where you were before", lambda: self.state.walk(-1)),
+            "forward ›": ("and on again", lambda: self.state.walk(1)),
+            "previous": ("previous feature of the list", lambda: self._move(-1)),
+            "next": ("next feature of the list", lambda: self._move(1)),
+            "random": ("any feature of the list", lambda: self._move(None)),
         }
+        self.buttons = {
+            n: w.Button(description=n, tooltip=tip, layout=auto()) for n, (tip, _) in steps.items()
+        }
+        for name, (_, act) in steps.items():
+            self.buttons[name].on_click(lambda _, act=act: act())
         self.number.observe(self._type_number, "value")
-        self.sort.observe(lambda _: setattr(self, "reverse", False), "value")
-        for control in (self.search, self.meaning, self.sort, self.hide_dead):
+        for control in (self.search, self.meaning):
             control.observe(self._refresh, "value")
-        for name, step in steps.items():
-            self.buttons[name].on_click(lambda _, s=step: self._move(s))
-        tools = [self.search, self.meaning, self.sort, self.hide_dead, self.number, *self.buttons.values()]
+        tools = [self.search, self.meaning, self.more, self.number, *self.buttons.values()]
         return classed(w.Box(tools, layout=w.Layout(**WRAPPED)), "sae-tools")
 
-    def _make_table(self) -> w.VBox:
-        self.heads = {}
-        for name in ("id", "label", "trust", "density", "max", "mean"):
-            self.heads[name] = w.Button(tooltip=f"sort by {name}; again: the other way round")
-            self.heads[name].on_click(lambda _, n=name: self._sort_by(n))
-        near = w.HTML(box(Markup('<div class="n near">near</div>')))
-        heads = classed(w.Box([*self.heads.values(), near]), "sae-heads")
-        self.list = Rows("features", 44, lambda f: setattr(self.state, "feature", f))
-        self.pager, self.count = Pager("features", PER_PAGE, self._show_list), w.HTML()
+    def _make_filters(self) -> w.Box:
+        view, live = self.view, self.view.stats.n_texts > 0
+        count = view.stats.top_domain[live].value_counts()
+        kinds = view.names.kind.value_counts() if "kind" in view.names else {}
+        options = lambda counts: [
+            ("all", ""),
+            *((f"{clean(n, 40)} ({c:,})", str(n)) for n, c in counts.items()),
+        ]
+        menu = lambda name, counts: w.Dropdown(options=options(counts), **labelled("230px", description=name))
+        self.domain, self.kind = menu("domain", count), menu("kind", kinds)
+        density = np.log10(view.stats.density[live].to_numpy())
+        low = float(np.floor(density.min(initial=0) * 10) / 10)
+        self.trust = w.FloatRangeSlider(min=0, max=1, value=(0, 1), step=0.05, readout_format=".2f")
+        self.density = w.FloatRangeSlider(min=low, max=0, value=(low, 0), step=0.1, readout_format=".1f")
+        self.dead = w.Checkbox(description="dead ones too", indent=False, layout=auto())
+        self.noted = w.Checkbox(description="with a note", indent=False, layout=auto())
+        brushes = [
+            self._brush(view.trust_name, view.trusts[live].to_numpy(), self.trust),
+            self._brush("density (log10)", density, self.density),
+        ]
+        for control in (self.domain, self.kind, self.trust, self.density, self.dead, self.noted):
+            control.observe(self._refresh, "value")
+        parts = [w.VBox([self.domain, self.kind]), *brushes, w.VBox([self.dead, self.noted])]
+        filters = classed(w.Box(parts, layout=w.Layout(display="none", **WRAPPED)), "sae-filters")
+        show = lambda change: setattr(filters.layout, "display", None if change["new"] else "none")
+        self.more.observe(show, "value")
+        return filters
+
+    def _brush(self, title: str, values: np.ndarray, slider: w.FloatRangeSlider) -> w.VBox:
+        """A small histogram over a slider of two ends."""
+        counts, _ = np.histogram(values[~np.isnan(values)], bins=30, range=(slider.min, slider.max))
+        slider.description, slider.layout.width, slider.style.description_width = "", "240px", "0"
+        bars = (np.sqrt(counts / max(counts.max(), 1))).tolist()
+        return w.VBox([w.HTML(box(render("brush.html", title=title, bars=bars))), slider])
+
+    def _make_tabs(self) -> Tabs:
+        view, state = self.view, self.state
+        makers = {
+            "Features": self._features_page,
+            "Texts": self._texts_page,
+            "Try a sentence": lambda: [panels.sentence_page(view, state)],
+            "Two texts": lambda: [panels.pair_page(view, state)],
+            "Two features": lambda: [panels.features_page(view, state)],
+            "Two domains": lambda: [panels.domains_page(view, state)],
+            "Export": lambda: [panels.export_page(view, state, self.notes)],
+        }
+        self.list, self.pager = w.HTML(layout=WIDE), Pager("features", PER_PAGE, self._show_list)
+        self.count = w.HTML()
+        return Tabs(makers, state)
+
+    def _features_page(self) -> list[w.Widget]:
+        self.map = feature_map(self.view, self.state, "Features")
         foot = classed(w.Box([self.pager, self.count], layout=w.Layout(**WRAPPED)), "sae-line")
-        left = w.VBox([heads, self.list, foot], layout=w.Layout(flex="4 1 400px", min_width="320px"))
-        return classed(left, "sae-left")
+        return [self.map, self.list, foot]
+
+    def _texts_page(self) -> list[w.Widget]:
+        self.text_map = TextMap(self.view, self.state, "Texts")
+        self.text_list = panels.TextsList(self.view, self.state)
+        self.text_list.show()
+        return [self.text_map.points, self.text_list]
 
     def _make_right(self) -> w.VBox:
         view, state = self.view, self.state
         self.card, self.text = w.HTML(layout=WIDE), TextPane(view, state)
-        self.examples, self.neighbours = ExamplesPane(view, state, self._open), NeighboursPane(view, state)
+        self.examples, self.neighbours = ExamplesPane(view, state), NeighboursPane(view, state)
         self.note = NotePane(state, self.notes)
+        self.note.field.observe(lambda _: self._show_list(), "value")
         self.panes = {
             "Examples": self.examples, "Text": self.text, "Neighbours": self.neighbours, "Note": self.note,
         }  # fmt: skip
-        tips = [f"show: {name.lower()}" for name in self.panes]
-        self.pane = classed(w.ToggleButtons(options=list(self.panes), tooltips=tips), "sae-tabs")
-        self.pane.style.button_width = "auto"
+        self.pane = tabs(list(self.panes), "show")
         self.pane.observe(self._show_pane, "value")
         parts = [self.card, self.pane, *self.panes.values()]
-        return classed(w.VBox(parts, layout=w.Layout(flex="6 1 480px", min_width="320px")), "sae-right")
-
-    def _make_sections(self) -> Sections:
-        view, state = self.view, self.state
-        makers = {
-            "Feature map": self._map_page,
-            "Document map": self._document_map_page,
-            "Try a sentence": lambda: [panels.sentence_page(view, state)],
-            "Compare two texts": lambda: [panels.pair_page(view, state)],
-            "Compare two features": lambda: [panels.features_page(view, state)],
-            "Compare two domains": lambda: [panels.domains_page(view, state)],
-            "Export": lambda: [panels.export_page(view, self.notes)],
-        }
-        return Sections(makers, state)
+        return classed(w.VBox(parts, layout=w.Layout(flex="1 1 420px", min_width="0")), "sae-right")
 
     # what the controls do
+
+    def _hear(self, kind: str, value: object) -> None:
+        """What was clicked in HTML: the page sends numbers and names, which are checked here."""
+        try:
+            if kind == "feature":
+                self.state.feature = check_feature(self.view, value)
+                self.links.show_card()
+            elif kind == "text" and 0 <= int(value) < len(self.view.texts):
+                self.state.document = int(value)
+                self.pane.value = "Text"
+            elif kind == "sort" and value in SORTS:
+                self.reverse, self.sort = value == self.sort and not self.reverse, str(value)
+                self._refresh()
+        except (TypeError, ValueError) as problem:
+            self.state.message = str(problem)
+
+    def _keep(self) -> Keep:
+        whole = lambda slider: slider.value == (slider.min, slider.max)
+        return Keep(
+            self.domain.value, self.kind.value, (0.0, 1.0) if whole(self.trust) else self.trust.value,
+            (-9.0, 0.0) if whole(self.density) else self.density.value, self.dead.value,
+            tuple(self.notes.known()) if self.noted.value else None,
+        )  # fmt: skip
 
     def _refresh(self, _: object = None) -> None:
         query, within = self.search.value.strip(), self.state.within
         meaning = bool(query) and self.meaning.value
         if meaning and self.view.vectors is None:
-            self.count.value = dim("embedding the labels, once …", "status")
-        order = {"sort": self.sort.value, "reverse": self.reverse, "hide_dead": self.hide_dead.value}
+            self.state.busy = "embedding the names, once …"
+        how = {"sort": self.sort, "reverse": self.reverse, "within": within, "keep": self._keep()}
         try:
-            self.features = find(self.view, query, by_meaning=self.meaning.value, within=within, **order)
+            self.features = find(self.view, query, by_meaning=meaning, **how)
+            self.scores = similarity(self.view, query) if meaning else None
+            self.hits = word_hits(self.view, query) if query and not meaning else None
             self.state.message = ""
         except ValueError as problem:
             self.state.message = str(problem)
             return
-        found = self.features[:50] if meaning else self.features  # every feature is a little like a phrase
-        self.state.matches = tuple(map(int, found)) if query else None
-        for name, button in self.heads.items():
-            mark = "" if name != self.sort.value or meaning else " ▴" if self.reverse else " ▾"
-            button.description = (self.view.trust_name if name == "trust" else name) + mark
+        finally:
+            self.state.busy = ""
+        everything = not query and how["keep"] == Keep()
+        self.state.matches = None if everything else tuple(map(int, self.features))
         self.count.value = dim(self._count(meaning), "status")
         self.pager.page = 0
         self._show_list()
 
     def _count(self, meaning: bool) -> str:
-        """What the list under it holds, in words."""
+        """What the list holds, in words."""
         n, within = len(self.features), self.state.within is not None
         if not n:
             advice = "" if meaning or self.meaning.disabled else ": tick “by meaning”"
-            return f"no label has this in it{advice}"
+            return "nothing is like this" if meaning else f"no name and no text has this{advice}"
         text = f"{n:,} feature{'s' * (n != 1)}" + (" inside the lasso" if within else "")
         return text + (", nearest in meaning first" if meaning else "")
 
     def _show_list(self) -> None:
         start = self.pager.page * PER_PAGE
-        here = self.features[start : start + PER_PAGE].tolist()
-        trusts = [f"{self.view.trust_name} {number(self.view.trust(f))}" for f in here]
-        items = [(f"{f}: {clean(self.view.labels[f])}, {t}", f) for f, t in zip(here, trusts, strict=True)]
-        self.list.show(cards.feature_rows(self.view, here), items, self.state.feature)
+        here = self.features[start : start + PER_PAGE]
+        more = {"scores": self.scores, "hits": self.hits, "notes": self.notes.known()}
+        self.list.value = box(
+            cards.feature_rows(self.view, here, sort=self.sort, reverse=self.reverse, **more)
+        )
         self.pager.show(len(self.features))
 
-    def _sort_by(self, name: str) -> None:
-        if self.sort.value != name:
-            self.sort.value = name
-        else:
-            self.reverse = not self.reverse
-            self._refresh()
-
     def _type_number(self, change: dict) -> None:
-        if self.busy or not str(change["new"]).strip():
+        if not str(change["new"]).strip():
             return
         try:
             self.state.feature = check_feature(self.view, change["new"])
@@ -182,10 +253,6 @@ class Browser:
         place = (here[0] + step) % len(self.features) if len(here) else 0
         self.state.feature = int(self.features[place])
 
-    def _open(self, row: int) -> None:
-        self.state.document = row
-        self.pane.value = "Text"
-
     # what follows the state
 
     def _show_card(self) -> None:
@@ -194,13 +261,14 @@ class Browser:
         self.card.value = box(cards.overview(self.view, f, mark))
 
     def _show_feature(self, _: object = None) -> None:
+        f = self.state.feature
         self._show_card()
-        self.busy = True
-        self.number.value = str(self.state.feature)
-        self.busy = False
-        here = np.flatnonzero(self.features == self.state.feature)
-        self.pager.page = int(here[0]) // PER_PAGE if len(here) else self.pager.page
-        self._show_list()
+        self.chosen.value = f"<style>.sae-browser tr[data-f='{f}'] td {{{MARKED}}}</style>"
+        self.number.value = str(f)
+        here = np.flatnonzero(self.features == f)
+        if len(here) and int(here[0]) // PER_PAGE != self.pager.page:
+            self.pager.page = int(here[0]) // PER_PAGE
+            self._show_list()
         self.note.show()
         self.examples.pager.page = 0
         self._show_pane()
@@ -216,40 +284,26 @@ class Browser:
         if self.state.document >= 0:
             self._show_card()
             self.text.show()
-
-    # pages, built when opened
-
-    def _map_page(self) -> list[w.Widget]:
-        self.map = FeatureMap(self.view, self.state)
-        return [self.map.page]
-
-    def _document_map_page(self) -> list[w.Widget]:
-        self.document_map = DocumentMap(self.view, self.state)
-        return [self.document_map.page]
+            self.pane.value = "Text"
 
 
 def browse(
-    view: FeatureView,
-    *,
-    feature: int | None = None,
-    notes: str | Path | None = None,
-    mode: str = "widgets",
-    limit: int = 300,
+    view: FeatureView, *, feature: int | None = None, notes: str | Path | None = None, mode: str = "widgets"
 ) -> Browser | HTML:
     """Open the browser.
 
     Args:
-        view: from `make_view`. feature: the one shown first; None takes the best named. notes: JSON file for
-            your notes.
+        view: from `make_view`. feature: the one shown first; None: the densest with a name. notes: a JSON
+            file for your notes.
         mode: "widgets", or "static": one feature's views as HTML when `feature` is given, else the whole page
-            (`limit` features) in a frame.
+            in a frame.
 
     Raises:
         ValueError: an unknown mode or feature, a damaged notes file.
     """
     if mode == "static":
         if feature is None:
-            return HTML(framed(page(view, limit=limit, notes=Notes(notes).by_feature)))
+            return HTML(framed(page(view, notes=Notes(notes).by_feature)))
         f = check_feature(view, feature)
         parts = (cards.overview(view, f), cards.examples(view, f), cards.neighbours(view, f))
         return HTML(styled(Markup().join(parts)))

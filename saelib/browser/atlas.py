@@ -1,6 +1,6 @@
 """Where the points of a map lie, in which order they are drawn, which are named, and how a domain looks.
 
-Arrays in, arrays out: the plotly map, the SVG of the page and the picture all draw from here.
+Arrays in, arrays out: the map on the screen (static/map.js) and the picture draw from here.
 """
 
 from __future__ import annotations
@@ -22,18 +22,17 @@ class Shape(NamedTuple):
     """One sign, as each way of drawing calls it; `path` is an SVG path of about unit radius."""
 
     sign: str
-    plotly: str
     marker: str
     path: str
 
 
 SHAPES = [
-    Shape("●", "circle", "o", "M-1 0a1 1 0 1 0 2 0a1 1 0 1 0-2 0"),
-    Shape("■", "square", "s", "M-.9-.9h1.8v1.8h-1.8z"),
-    Shape("▲", "triangle-up", "^", "M0-1.2L1.1.8H-1.1z"),
-    Shape("◆", "diamond", "D", "M0-1.2L1.2 0L0 1.2L-1.2 0z"),
-    Shape("✚", "cross", "P", "M-.4-1.2h.8v.8h.8v.8h-.8v.8h-.8v-.8h-.8v-.8h.8z"),
-    Shape("✖", "x", "X", "M-1.1-.6L-.6-1.1L0-.5L.6-1.1L1.1-.6L.5 0L1.1.6L.6 1.1L0 .5L-.6 1.1L-1.1.6L-.5 0z"),
+    Shape("●", "o", "M-1 0a1 1 0 1 0 2 0a1 1 0 1 0-2 0"),
+    Shape("■", "s", "M-.9-.9h1.8v1.8h-1.8z"),
+    Shape("▲", "^", "M0-1.2L1.1.8H-1.1z"),
+    Shape("◆", "D", "M0-1.2L1.2 0L0 1.2L-1.2 0z"),
+    Shape("✚", "P", "M-.4-1.2h.8v.8h.8v.8h-.8v.8h-.8v-.8h-.8v-.8h.8z"),
+    Shape("✖", "X", "M-1.1-.6L-.6-1.1L0-.5L.6-1.1L1.1-.6L.5 0L1.1.6L.6 1.1L0 .5L-.6 1.1L-1.1.6L-.5 0z"),
 ]
 OTHER = ("#808080", SHAPES[0])
 
@@ -44,10 +43,14 @@ def domain_looks(names: list[str]) -> dict[str, tuple[str, Shape]]:
     return {name: pairs[i] if i < len(pairs) else OTHER for i, name in enumerate(names)}
 
 
+def fingerprint(sae: SAE) -> str:
+    """Sixteen letters that stand for the SAE's decoder."""
+    return hashlib.sha256(sae.W_dec.detach().cpu().numpy().tobytes()).hexdigest()[:16]
+
+
 def map_file(sae: SAE, folder: Path) -> Path:
     """Where the map of this SAE is kept: named after its decoder, so that no other SAE gets an old map."""
-    print_ = hashlib.sha256(sae.W_dec.detach().cpu().numpy().tobytes()).hexdigest()[:16]
-    return Path(folder) / f"map-{print_}.npy"
+    return Path(folder) / f"map-{fingerprint(sae)}.npy"
 
 
 def feature_xy(sae: SAE, folder: Path | None = None) -> np.ndarray:

@@ -1,14 +1,12 @@
 """What the browser shows of a feature and of a text, as pure functions: data in, HTML out. No widget, no
 state.
 
-Figures are inline SVG: they are instant, they print, and they open without a kernel or a network. Rows of
-tables have a fixed height (class h30, h44, h64), because `controls.Rows` lays native controls over them.
-`linked` holds the features that have a page of their own to link to.
+Figures are inline SVG: they are instant, they print, and they open without a kernel or a network. A link to a
+feature is `#feature=33`, to a text `#text=12` (where `opens` is true): the notebook's kernel hears them, the
+page's script follows those to features.
 """
 
 from __future__ import annotations
-
-from collections.abc import Collection
 
 import numpy as np
 import pandas as pd
@@ -21,11 +19,17 @@ from saelib.browser.view import FeatureView
 
 
 def feature_rows(
-    view: FeatureView, features: np.ndarray, linked: Collection[int] = (), heads: tuple[str, ...] = ()
-) -> Markup:
-    """The feature table: id, name above its keywords, trust, density, max, mean, nearest feature."""
+    view: FeatureView, features: np.ndarray, *, sort: str = "density", reverse: bool = False,
+    scores: np.ndarray | None = None, hits: np.ndarray | None = None, notes: dict[int, str] | None = None,
+) -> Markup:  # fmt: skip
+    """The feature table: id, name above its domain, trust, density, max, mean; with `scores` a column for the
+    similarity; `hits` says which were found by their texts, `notes` which have one."""
     features = [int(f) for f in features]
-    return render("features.html", view=view, features=features, linked=linked, heads=heads)
+    stats = {row.Index: row for row in view.stats.iloc[features].itertuples()}
+    return render(
+        "features.html", view=view, features=features, stats=stats, sort=sort, reverse=reverse, scores=scores,
+        hits=None if hits is None else hits, notes=notes or {},
+    )  # fmt: skip
 
 
 def card(view: FeatureView, feature: int) -> Markup:
@@ -53,10 +57,10 @@ def histogram(view: FeatureView, feature: int, mark: float | None = None, bins: 
     height = lambda count: np.log10(count + 1) / np.log10(most + 1)
     title = f"{len(values):,} activations of feature {feature}, log scale, highest bar {most:,}"
     return render(
-        "histogram.html", width=9 * bins, bars=height(counts).tolist(), title=title,
+        "histogram.html", bars=height(counts).tolist(), title=title,
         low=edges[0], high=edges[-1],
         ticks=[(t, float(height(t))) for t in (1, 10, 100, 1000, 10_000, 100_000) if t <= most],
-        mark=round(9 * bins * (mark - edges[0]) / span) if mark else None,
+        mark=float((mark - edges[0]) / span) if mark else None,
     )  # fmt: skip
 
 
@@ -66,21 +70,27 @@ def overview(view: FeatureView, feature: int, mark: float | None = None) -> Mark
     return card(view, feature) + both.format(histogram(view, feature, mark), domains(view, feature))
 
 
-def text_rows(view: FeatureView, frame: pd.DataFrame, feature: int, highlight: bool = False) -> Markup:
-    """Texts (columns `row`, `act`) with their activation as number and bar; words marked where asked for."""
+def text_rows(
+    view: FeatureView, frame: pd.DataFrame, feature: int | None, marked: int = 0, opens: bool = True,
+    nothing: str = "No text activates this feature.",
+) -> Markup:  # fmt: skip
+    """Texts (columns `row`, `act`) with their activation as number and bar (of the feature's highest; of 1
+    where there is no feature), words marked in the first `marked` of them."""
     rows = list(zip(frame.row.astype(int), frame.act.astype(float), strict=True))
-    marked = {r: highlighted(view, view.texts[r], feature) for r, _ in rows} if highlight else {}
-    top = max(float(view.stats["max"].iloc[feature]), 1e-9)
-    return render("texts.html", view=view, rows=rows, marked=marked, top=top)
+    words = {r: highlighted(view, view.texts[r], feature) for r, _ in rows[:marked]}
+    top = 1.0 if feature is None else max(float(view.stats["max"].iloc[feature]), 1e-9)
+    return render("texts.html", view=view, rows=rows, marked=words, top=top, opens=opens, nothing=nothing)
 
 
-def examples(view: FeatureView, feature: int) -> Markup:
-    """The ten strongest texts, five from each quarter of the rest, five near misses, one under the other."""
+def examples(view: FeatureView, feature: int, marked: int = 0) -> Markup:
+    """The ten strongest texts (words marked in the first `marked`), five from each quarter of the rest, five
+    near misses, one under the other."""
     out = Markup()
     for band in BANDS:
         frame, _ = band_texts(view, feature, band, size=10 if band == "strongest" else 5)
         if len(frame):
-            out += Markup("<h4>{}</h4>{}").format(band, text_rows(view, frame, feature))
+            rows = text_rows(view, frame, feature, marked if band == "strongest" else 0, opens=False)
+            out += Markup("<h4>{}</h4>{}").format(band, rows)
     return out or Markup("<p>No text activates this feature.</p>")
 
 
@@ -93,42 +103,25 @@ def highlighted(view: FeatureView, text: str, feature: int) -> Markup:
     return render("marked.html", words=[(word, effect, share(effect)) for word, effect in effects])
 
 
-def neighbour_rows(
-    view: FeatureView, ids: list[int], values: list[str], linked: Collection[int] = ()
-) -> Markup:
-    """Features with a number each."""
-    return render(
-        "neighbours.html", rows=list(zip(ids, values, strict=True)), labels=view.labels, linked=linked
-    )
-
-
-def neighbour_lists(view: FeatureView, feature: int) -> dict[str, tuple[list[int], list[str]]]:
-    """Title → (features, their numbers): nearest by direction, and by co-activation."""
+def neighbours(view: FeatureView, feature: int) -> Markup:
+    """Nearest features by direction and by co-activation, side by side."""
     there = view.together[feature] >= 0
-    return {
-        "nearest by direction (cosine)": (
-            view.near[feature].tolist(),
-            [f"{c:.2f}" for c in view.near_cosine[feature]],
-        ),
-        "most often active together (texts)": (
-            view.together[feature][there].tolist(),
-            [f"{c:,}" for c in view.together_count[feature][there]],
+    cosines = [f"{c:.2f}" for c in view.near_cosine[feature]]
+    counts = [f"{c:,}" for c in view.together_count[feature][there]]
+    lists = {
+        "nearest by direction (cosine)": zip(view.near[feature].tolist(), cosines, strict=True),
+        "most often active together (texts)": zip(
+            view.together[feature][there].tolist(), counts, strict=True
         ),
     }
-
-
-def neighbours(view: FeatureView, feature: int, linked: Collection[int] = ()) -> Markup:
-    """Nearest features by direction and by co-activation, side by side."""
+    rows = lambda found: render("neighbours.html", rows=list(found), labels=view.labels)
     side = Markup("<div><h4>{}</h4>{}</div>")
-    lists = neighbour_lists(view, feature).items()
-    sides = [side.format(title, neighbour_rows(view, *found, linked)) for title, found in lists]
+    sides = [side.format(title, rows(found)) for title, found in lists.items()]
     return Markup('<div class="two">{}</div>').format(Markup().join(sides))
 
 
-def share_rows(
-    view: FeatureView, parts: pd.DataFrame, n: int = 15, linked: Collection[int] = ()
-) -> tuple[Markup, Markup]:
-    """An explanation as a waterfall: (the n strongest features, what is left)."""
+def share_rows(view: FeatureView, parts: pd.DataFrame, n: int = 15) -> Markup:
+    """An explanation as a waterfall: the n strongest features, and what is left."""
     shown, weaker = parts.iloc[:-2].head(n), parts.iloc[n:-2]
     steps = [(f, "", part.act, part.share) for f, part in shown.iterrows()]
     if len(weaker):
@@ -144,47 +137,42 @@ def share_rows(
          span, "kind": "nothing" if f is None else "plus" if share >= 0 else "minus"} for (f, name, act,
          share), at in zip(steps, left, strict=True)
     ]  # fmt: skip
-    fill = lambda some, heads: render(
-        "shares.html", steps=some, heads=heads, labels=view.labels, linked=linked
-    )
-    return fill(rows[: len(shown)], True), fill(rows[len(shown) :], False)
+    return render("shares.html", steps=rows, labels=view.labels)
 
 
-def near_rows(view: FeatureView, rows: np.ndarray, cosines: np.ndarray) -> Markup:
+def near_rows(view: FeatureView, rows: np.ndarray, cosines: np.ndarray, opens: bool = True) -> Markup:
     """Corpus texts with their cosine."""
-    return render("near_texts.html", view=view, rows=list(zip(rows.tolist(), cosines.tolist(), strict=True)))
+    found = list(zip(rows.tolist(), cosines.tolist(), strict=True))
+    return render("near_texts.html", view=view, rows=found, opens=opens)
 
 
-def text_head(
-    view: FeatureView, text: str, parts: pd.DataFrame, row: int | None = None, mark: bool = True
-) -> Markup:
-    """A text (with its row where it is of the corpus), and the words its three strongest features hang on."""
-    top = list(parts.index[:-2][:3]) if mark and view.encoder is not None else []
-    marked = [(f, highlighted(view, text, f), view.labels[f]) for f in top]
-    domain = "" if row is None else view.domains[row]
-    return render("text_head.html", text=text, row=row, domain=domain, marked=marked)
+def taken_apart(
+    view: FeatureView, text: str, x: np.ndarray, row: int | None = None, opens: bool = True
+) -> tuple[Markup, list[int]]:
+    """A text with embedding x (d_in,), of the corpus where `row` is given: how much of it can be said in
+    words, its features ranked, each with its share, the nearest texts; for a new text also the words that its
+    three strongest features hang on. And its features, strongest first."""
+    parts = explain_embedding(view.sae, x)
+    features = list(parts.index[:-2])
+    marks = features[:3] if row is None and view.encoder is not None else []
+    content = render(
+        "text.html", text=text, row=row, domain="" if row is None else view.domains[row],
+        in_words=view.share_in_words(x), shares=share_rows(view, parts),
+        marked=[(f, highlighted(view, text, f), view.labels[f]) for f in marks],
+        near=near_rows(view, *nearest(view, x, but=-1 if row is None else row), opens),
+    )  # fmt: skip
+    return content, features
 
 
-def text_page(view: FeatureView, text: str, n: int = 15) -> Markup:
-    """A text's active features ranked, each with its share of the embedding; and the nearest corpus texts.
+def text_page(view: FeatureView, text: str) -> Markup:
+    """`taken_apart` of any text.
 
     Raises:
         ValueError: there is no encoder.
     """
-    return _explained(view, text, view.encode([text])[0], n)
+    return taken_apart(view, text, view.encode([text])[0])[0]
 
 
-def document_page(view: FeatureView, row: int, n: int = 15, linked: Collection[int] = ()) -> Markup:
+def document_page(view: FeatureView, row: int, opens: bool = True) -> Markup:
     """The same for a text of the corpus, without the encoder."""
-    return _explained(view, view.texts[row], view.embeddings[row], n, row, linked)
-
-
-def _explained(
-    view: FeatureView, text: str, x: np.ndarray, n: int, row: int | None = None, linked: Collection[int] = ()
-) -> Markup:
-    parts = explain_embedding(view.sae, x)
-    near = near_rows(view, *nearest(view, x, but=-1 if row is None else row))
-    body = Markup("{}<h4>What the SAE sees</h4>{}{}<h4>Nearest texts of the corpus (cosine)</h4>{}")
-    return body.format(
-        text_head(view, text, parts, row, row is None), *share_rows(view, parts, n, linked), near
-    )
+    return taken_apart(view, view.texts[row], view.embeddings[row], row, opens)[0]

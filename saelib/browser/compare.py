@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-
 import numpy as np
 from markupsafe import Markup
 
@@ -17,9 +15,7 @@ def compare_texts(view: FeatureView, first: str, second: str, n: int = 12) -> Ma
     return compare_embeddings(view, *view.encode([first, second]), n)
 
 
-def compare_embeddings(
-    view: FeatureView, x: np.ndarray, y: np.ndarray, n: int = 12, linked: Collection[int] = ()
-) -> Markup:
+def compare_embeddings(view: FeatureView, x: np.ndarray, y: np.ndarray, n: int = 12) -> Markup:
     """The same for two embeddings (d_in,), unit norm."""
     parts = cosine_parts(view.sae, x, y)
     features, rest = parts.iloc[:-2], parts.contribution[-2:]
@@ -37,11 +33,11 @@ def compare_embeddings(
     top = max(float(parts.contribution.abs().max()), 1e-9)
     return render(
         "two_texts.html", cosine=float(x @ y), total=parts.contribution.sum(), groups=groups, top=top,
-        rest=list(rest.items()), labels=view.labels, linked=linked,
+        rest=list(rest.items()), labels=view.labels,
     )  # fmt: skip
 
 
-def compare_features(view: FeatureView, a: int, b: int, linked: Collection[int] = ()) -> Markup:
+def compare_features(view: FeatureView, a: int, b: int, opens: bool = True) -> Markup:
     """Two features: how often together, cosine of their directions, shared examples, and a scatter."""
     one, two = (view.table[:, f].toarray().ravel() for f in (a, b))
     both, some = np.flatnonzero((one > 0) & (two > 0)), np.flatnonzero((one > 0) | (two > 0))
@@ -53,14 +49,11 @@ def compare_features(view: FeatureView, a: int, b: int, linked: Collection[int] 
     return render(
         "two_features.html", a=a, b=b, n=f"{len(both):,}", jaccard=jaccard, cosine=float(W[a] @ W[b]),
         dots=list(zip(one_[some].tolist(), two_[some].tolist(), strict=True)),
-        rows=[(float(one[r]), float(two[r]), view.texts[r]) for r in strongest],
-        labels=view.labels, linked=linked,
+        rows=[(float(one[r]), float(two[r]), int(r)) for r in strongest], view=view, opens=opens,
     )  # fmt: skip
 
 
-def compare_domains(
-    view: FeatureView, first: str, second: str, n: int = 8, linked: Collection[int] = ()
-) -> Markup:
+def compare_domains(view: FeatureView, first: str, second: str, n: int = 8) -> Markup:
     """The sparse compare: what one domain has more of than the other."""
     frame = domain_contrast(view.by_text, view.domains, first, second, view.groups)
     sure = frame[frame.q < 0.05]
@@ -68,5 +61,5 @@ def compare_domains(
     parts = [(first, list(more.itertuples())), (second, list(less.itertuples()))]
     return render(
         "two_domains.html", n=len(sure), of=len(frame), grouped=view.groups is not None, parts=parts,
-        labels=view.labels, linked=linked,
+        labels=view.labels,
     )  # fmt: skip

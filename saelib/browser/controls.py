@@ -1,19 +1,15 @@
-"""What can be clicked: the state that all views follow, lists laid over tables, pages that open.
-
-`Rows` lays native, transparent radio buttons over a table that `cards.py` rendered: looks of HTML, keyboard
-and screen reader of a control, no script of ours. (Tab and Space pick a row: JupyterLab keeps the arrow
-keys, which a list would need, for its cells.)
-"""
+"""What can be clicked: the state that all views follow, links in HTML that the kernel hears, pages that
+open."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+import anywidget
 import ipywidgets as w
 import traitlets
-from markupsafe import Markup
 
-from saelib.browser.render import box
+from saelib.browser.render import script
 
 WIDE = w.Layout(width="100%")
 WRAPPED = {"flex_flow": "row wrap", "align_items": "center"}
@@ -38,16 +34,35 @@ def classed(widget: w.DOMWidget, name: str) -> w.DOMWidget:
 class State(traitlets.HasTraits):
     """What is selected; every view follows it.
 
-    `matches`: what a search found, `within`: a lasso on the map, None for all. `page`: title of the open
-    page of the accordion.
+    `document`: row of a text, −1 for none. `matches`: what a search found, `within`: a lasso on the map, None
+    for all. `page`: title of the open page. `busy`: what takes a while, in words.
     """
 
     feature = traitlets.Int(0)
     document = traitlets.Int(-1)
     message = traitlets.Unicode("")
+    busy = traitlets.Unicode("")
     page = traitlets.Unicode("")
     matches = traitlets.Tuple(allow_none=True, default_value=None)
     within = traitlets.Tuple(allow_none=True, default_value=None)
+
+    def __init__(self, feature: int) -> None:
+        super().__init__(feature=feature)
+        self.trail, self.at, self.walking = [(feature, -1)], 0, False
+        self.observe(self._remember, ["feature", "document"])
+
+    def _remember(self, _: dict) -> None:
+        if not self.walking:
+            self.trail[self.at + 1 :] = [(self.feature, self.document)]
+            self.at += 1
+
+    def walk(self, step: int) -> None:
+        """Back (−1) or forward (1) in what was selected."""
+        if 0 <= self.at + step < len(self.trail):
+            self.at, self.walking = self.at + step, True
+            with self.hold_trait_notifications():
+                self.feature, self.document = self.trail[self.at]
+            self.walking = False
 
 
 def while_open(state: State, page: str, draw: Callable[[], None], *names: str) -> None:
@@ -66,31 +81,22 @@ def while_open(state: State, page: str, draw: Callable[[], None], *names: str) -
     draw()
 
 
-class Rows(w.Box):
-    """A table whose rows can be picked, by mouse or with Tab and Space.
+class Links(anywidget.AnyWidget):
+    """Hears clicks on links to features and texts and on heads of columns, anywhere in the browser's HTML.
 
     Args:
-        name: for screen readers. height: of a row in pixels, 30, 44 or 64. pick: called with the value of
-        the row. head: the table begins with a row of titles.
+        hear: called with "feature", "text" or "sort", and the number or name that was clicked.
     """
 
-    def __init__(self, name: str, height: int, pick: Callable[[int], None], head: bool = False) -> None:
-        self.table, self.select = w.HTML(), w.RadioButtons(options=[], description=name)
-        self.height, self.busy = height, False
-        super().__init__([self.table, self.select])
-        for name in ("sae-rows", f"h{height}", *(["sae-head"] if head else [])):
-            self.add_class(name)
-        self.select.observe(lambda c: None if self.busy or c["new"] is None else pick(c["new"]), "value")
+    _esm = script("links.js")
 
-    def show(self, table: str, items: list[tuple[str, int]], chosen: int | None = None) -> None:
-        """Replace table (HTML) and items (what a screen reader says of the row, its value)."""
-        self.busy = True
-        self.table.value = box(Markup(table))
-        with self.select.hold_sync():
-            if items != list(self.select.options):
-                self.select.options = items
-            self.select.value = chosen if chosen in [value for _, value in items] else None
-        self.busy = False
+    def __init__(self, hear: Callable[[str, object], None]) -> None:
+        super().__init__(layout=w.Layout(height="0", margin="0"))
+        self.on_msg(lambda _, content, __: [hear(kind, value) for kind, value in content.items()])
+
+    def show_card(self) -> None:
+        """Bring the top of the card into view."""
+        self.send({"top": True})
 
 
 class Pager(w.HBox):
@@ -118,33 +124,28 @@ class Pager(w.HBox):
         self.text.value = f'<span class="sae dim" role="status">{span}</span>'
 
 
-class Sections(w.VBox):
-    """Titles that open a page below them, one at a time; a page is built when it is first opened.
-
-    What ipywidgets calls Accordion, with titles that the Tab key reaches. `open` is the number of the open
-    one, or None.
-    """
+class Tabs(w.VBox):
+    """Pages, one at a time, under a row of titles that the Tab key reaches; a page is built when it is first
+    opened. `titles.value` is the title of the open one."""
 
     def __init__(self, makers: dict[str, Callable[[], list[w.Widget]]], state: State) -> None:
-        self.titles, self.makers, self.state = list(makers), dict(enumerate(makers.values())), state
-        self.pages = [w.VBox([], layout=w.Layout(display="none")) for _ in makers]
-        self.buttons = [
-            w.ToggleButton(description=t, icon="caret-right", tooltip=f"open: {t}", layout=WIDE)
-            for t in self.titles
-        ]
-        for i, (button, page) in enumerate(zip(self.buttons, self.pages, strict=True)):
-            button.observe(lambda change, i=i: self.show(i if change["new"] else None, i), "value")
-            page.add_class("sae-page")
-        super().__init__([part for both in zip(self.buttons, self.pages, strict=True) for part in both])
-        self.add_class("sae-sections")
+        self.makers, self.state = dict(makers), state
+        self.titles = classed(tabs(list(makers), "open"), "sae-top")
+        self.pages = {name: w.VBox([], layout=w.Layout(display="none")) for name in makers}
+        self.titles.observe(lambda change: self.turn_to(change["new"]), "value")
+        super().__init__(list(self.pages.values()), layout=WIDE)
 
-    def show(self, number: int | None, changed: int | None = None) -> None:
-        """Open a page and close the others; None closes the one that `changed`."""
-        if number is None and self.state.page != self.titles[changed]:
-            return
-        self.state.page = "" if number is None else self.titles[number]
-        for i, (button, page) in enumerate(zip(self.buttons, self.pages, strict=True)):
-            button.value, button.icon = i == number, "caret-down" if i == number else "caret-right"
-            page.layout.display = None if i == number else "none"
-        if number in self.makers:
-            self.pages[number].children = self.makers.pop(number)()
+    def turn_to(self, name: str) -> None:
+        """Show a page, and hide the others."""
+        self.titles.value = self.state.page = name
+        for title, page in self.pages.items():
+            page.layout.display = None if title == name else "none"
+        if name in self.makers:
+            self.pages[name].children = self.makers.pop(name)()
+
+
+def tabs(titles: list[str], what: str) -> w.ToggleButtons:
+    """Titles to choose one from, as wide as they are."""
+    buttons = w.ToggleButtons(options=titles, tooltips=[f"{what}: {t.lower()}" for t in titles])
+    buttons.style.button_width = "auto"
+    return classed(buttons, "sae-tabs")

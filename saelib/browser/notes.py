@@ -32,6 +32,10 @@ class Notes:
         """The note on a feature, "" where there is none."""
         return self.by_feature.get(str(feature), "")
 
+    def known(self) -> dict[int, str]:
+        """The notes by the number of their feature; what is not a number belongs to no feature."""
+        return {int(f): note for f, note in self.by_feature.items() if f.isdecimal()}
+
     def set(self, feature: int, text: str) -> None:
         """Keep a note (an empty one is removed), and write the file whole or not at all.
 

@@ -8,7 +8,6 @@ included.
 from __future__ import annotations
 
 import functools
-import html
 import re
 from pathlib import Path
 
@@ -39,11 +38,6 @@ def clean(text: object, limit: int = 60) -> str:
     return visible(cut(text, limit)).replace("\n", " ")
 
 
-def hover(text: object, limit: int = 60) -> str:
-    """The same for plotly, which reads tags but leaves quotes as they are."""
-    return html.escape(clean(text, limit), quote=False)
-
-
 def number(value: float, digits: int = 2) -> str:
     """A number in a column, or a dash where it is absent."""
     return "–" if np.isnan(value) else f"{value:.{digits if abs(value) < 9.995 else digits - 1}f}"
@@ -69,7 +63,6 @@ def environment() -> Environment:
         "cut": cut,
         "number": number,
         "number3": lambda v: number(v, 3),
-        "short": lambda v: number(v).lstrip("0"),
         "percent": percent,
         "percent1": lambda v: f"{v:.1%}",
         "whole": lambda v: f"{v:.0%}",
@@ -90,6 +83,12 @@ def render(template: str, **data: object) -> Markup:
 def style(*files: str) -> str:
     """Style sheets of this folder, as text."""
     return "\n".join((HERE / name).read_text(encoding="utf-8") for name in files or ("style.css",))
+
+
+@functools.cache
+def script(*files: str) -> str:
+    """Scripts of this folder, as text."""
+    return "\n".join((HERE / "static" / name).read_text(encoding="utf-8") for name in files)
 
 
 def styled(content: Markup | str) -> str:

@@ -1,98 +1,102 @@
 """What leaves the notebook: one HTML file with everything, CSV and JSON.
 
-`page(view)` has all views in one file that needs neither kernel nor network and holds no script: links and
-CSS do the work.
+`page(view)` has all views in one file that needs neither kernel nor network. The pages of the features are
+rendered (and escaped) here, compressed, and unpacked by the page's own script when they are asked for; its
+content security policy lets no other script run.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import base64
+import gzip
+import hashlib
+import json
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
-from saelib.browser import atlas, cards, compare
-from saelib.browser.lookup import find, landmarks
-from saelib.browser.render import HIDDEN, render, style
+from saelib.browser import cards, compare
+from saelib.browser.lookup import Keep, find, first_shown
+from saelib.browser.maps import feature_data
+from saelib.browser.render import HIDDEN, clean, render, script, style
 from saelib.browser.view import FeatureView
 
-
-def map_svg(view: FeatureView, linked: Collection[int], size: int = 620) -> Markup:
-    """The map without a kernel: colour and shape by domain, size by density, titled with names."""
-    live = np.flatnonzero(view.stats.n_texts > 0)
-    if not len(live):
-        return Markup("<p>No feature is active.</p>")
-    at = np.zeros((len(view.xy), 2))
-    at[live] = 12 + atlas.unit_square(view.xy[live]) * (size - 24)
-    at[:, 1] = size - at[:, 1]
-    looks, density = atlas.domain_looks(list(view.base_rate.index)), view.stats.density.to_numpy()
-    radius, groups = 2.5 + 5 * np.sqrt(density / density.max()), view.stats.top_domain
-    dots = [
-        {"feature": int(f), "x": round(at[f, 0], 1), "y": round(at[f, 1], 1), "r": round(radius[f], 1),
-         "trust": view.trust(f), "colour": looks[groups[f]][0], "path": looks[groups[f]][1].path}
-        for f in live
-    ]  # fmt: skip
-    side = lambda x: "start" if x < 80 else "end" if x > size - 80 else "middle"  # nothing is cut at the edge
-    words = [(round(x), round(y - 8), side(x), view.labels[f]) for f in landmarks(view) for x, y in [at[f]]]
-    count = groups[live].value_counts()
-    key = [(d, colour, shape.sign, count[d]) for d, (colour, shape) in looks.items() if d in count]
-    return render("map.html", size=size, dots=dots, words=words, key=key, labels=view.labels, linked=linked)
+IN_PART = 48  # pages of features that are compressed together
 
 
 def page(
-    view: FeatureView,
-    features: np.ndarray | None = None,
-    limit: int = 300,
-    notes: dict[str, str] | None = None,
+    view: FeatureView, features: np.ndarray | None = None, notes: dict[str, str] | None = None, mark: int = 0
 ) -> str:
-    """All views as one HTML file: the table at the left, at the right the map or the page of the feature
-    clicked.
+    """All views as one HTML file: map and table at the left, at the right the page of the feature clicked.
 
     Args:
-        features: which, best first; None for all live ones by trust in their names. limit: how many get a
-        page. notes: by feature.
+        features: which, in this order; None for all by density. notes: by feature. mark: in how
+        many of the strongest texts of each feature the words are marked that carry it; each needs as many
+        embeddings as it has words.
     """
-    features = find(view) if features is None else np.asarray(features)
-    kept = [int(f) for f in features[:limit]]
-    linked = frozenset(kept)
-    pages = [
-        {"feature": f, "note": (notes or {}).get(str(f), ""), "overview": cards.overview(view, f),
-         "examples": cards.examples(view, f), "neighbours": cards.neighbours(view, f, linked)}
-        for f in kept
-    ]  # fmt: skip
-    heads = ("id", "name, keywords", view.trust_name, "density", "max", "mean", "near")
+    features = find(view, keep=Keep(dead=True)) if features is None else np.asarray(features)
+    known = {int(f): note for f, note in (notes or {}).items() if str(f).isdecimal()}
+    content = {str(f): _feature_page(view, int(f), known.get(int(f), ""), mark) for f in features}
+    content["home"] = _home(view, features[:3])
+    keys = list(content)
+    parts = [{k: content[k] for k in keys[i : i + IN_PART]} for i in range(0, len(keys), IN_PART)]
+    packed = [
+        base64.b64encode(gzip.compress(json.dumps(p).encode("utf-8", "replace"))).decode() for p in parts
+    ]
+    kind = view.names["kind"].reindex(features).fillna("") if "kind" in view.names else [""] * len(features)
+    data = {
+        "map": feature_data(view), "first": first_shown(view, features),
+        "part": {k: i // IN_PART for i, k in enumerate(keys)},
+        "rows": {
+            "id": [int(f) for f in features], "label": [clean(view.labels[f], 200).lower() for f in features],
+            "words": [clean(view.names_to_search[f], 400) for f in features], "kind": list(map(clean, kind)),
+            "domain": [clean(d) for d in view.stats.top_domain.iloc[features]],
+            "trust": view.trusts.iloc[features].round(3).fillna(-1).tolist(),
+            **{name: view.stats[column].iloc[features].round(5).tolist()
+               for name, column in (("density", "density"), ("max", "max"), ("mean", "mean_active"))},
+        },
+    }  # fmt: skip
+    code = script("map.js", "page.js")
     content = render(
-        "page.html", css=Markup(style("style.css", "page.css")), live=f"{len(features):,}",
-        order=view.trust_name,
-        table=cards.feature_rows(view, kept, linked, heads), pages=pages, home=_home(view, kept, linked),
+        "page.html", css=Markup(style("style.css", "page.css")), code=Markup(code), data=data, packed=packed,
+        code_hash=base64.b64encode(hashlib.sha256(code.encode()).digest()).decode(), view=view,
+        live=int((view.stats.n_texts > 0).sum()), table=cards.feature_rows(view, features, notes=known),
     )  # fmt: skip
     return str(content)
 
 
-def _home(view: FeatureView, kept: list[int], linked: Collection[int]) -> list[tuple[str, Markup]]:
-    """What is shown before a feature is clicked: the map, some texts, and one comparison of each sort."""
-    rows = [int(view.rows[f][0]) for f in kept[:3] if view.rows[f][0] >= 0]
-    home = [("Map (click a point)", map_svg(view, linked))]
-    home += [("A text and its features", cards.document_page(view, r, linked=linked)) for r in rows]
-    if kept and len(view.near[kept[0]]):
-        pair = kept[0], int(view.near[kept[0]][0])
-        home.append(("Two features", compare.compare_features(view, *pair, linked)))
+def _feature_page(view: FeatureView, f: int, note: str, mark: int) -> Markup:
+    """Everything about a feature."""
+    note = Markup("<h4>Note</h4><p><bdi>{}</bdi></p>").format(clean(note, 5000)) if note else ""
+    return cards.overview(view, f) + note + cards.examples(view, f, mark) + cards.neighbours(view, f)
+
+
+def _home(view: FeatureView, first: np.ndarray) -> Markup:
+    """A text taken apart, and one comparison of each sort."""
+    rows = [int(view.rows[f][0]) for f in first if view.rows[f][0] >= 0]
+    found = [("A text and its features", cards.document_page(view, r, opens=False)) for r in rows[:1]]
+    if len(first) and len(view.near[first[0]]):
+        pair = int(first[0]), int(view.near[first[0]][0])
+        found.append(("Two features", compare.compare_features(view, *pair, opens=False)))
     if len(rows) > 1:
-        two = compare.compare_embeddings(view, *view.embeddings[rows[:2]], linked=linked)
-        home.append(("Two texts", two))
+        found.append(("Two texts", compare.compare_embeddings(view, *view.embeddings[rows[:2]])))
     if len(view.base_rate) > 1:
-        two = compare.compare_domains(view, *view.base_rate.index[:2], linked=linked)
-        home.append(("Two domains", two))
-    return home
+        found.append(("Two domains", compare.compare_domains(view, *view.base_rate.index[:2])))
+    return Markup().join(Markup("<h2>{}</h2>{}").format(title, content) for title, content in found)
 
 
-def framed(content: str, height: int = 720) -> str:
-    """A whole page as a frame for the output of a cell; its links stay inside, and it may run nothing."""
+def framed(content: str, height: int = 760) -> str:
+    """A whole page as a frame for the output of a cell: its links stay inside, its script reaches nothing
+    outside. Where no frames are shown (GitHub), the line under it says what to do."""
     inner = content.replace("<head>", '<head><base href="about:srcdoc">', 1)
     size = f"width:100%;height:{height}px;border:1px solid #8885"
-    frame = Markup('<div><iframe title="feature browser" sandbox="" style="{}" srcdoc="{}"></iframe></div>')
+    frame = Markup(
+        '<div><iframe title="feature browser" sandbox="allow-scripts" style="{}" srcdoc="{}"></iframe>'
+        "<small>The feature browser. Where nothing stands above, frames are not shown here: write "
+        "saelib.browser.report.page(view) to a file and open it.</small></div>"
+    )
     return frame.format(size, inner)
 
 
@@ -108,8 +112,9 @@ def plain_cell(value: object) -> object:
 
 
 def export(view: FeatureView, folder: str | Path, notes: dict[str, str] | None = None) -> list[str]:
-    """Write features.csv, features.json and browser.html, with the notes; returns the paths."""
-    folder = Path(folder)
+    """Write features.csv, features.json and browser.html, with the notes; returns the paths. A .gitignore
+    keeps the corpus' texts in them out of a repository."""
+    folder = Path(folder).expanduser()
     folder.mkdir(parents=True, exist_ok=True)
     known = ["label", "density", "top_rows", *view.stats.columns]
     frame = view.stats.assign(label=view.labels).join(view.names.drop(columns=known, errors="ignore"))
@@ -120,4 +125,5 @@ def export(view: FeatureView, folder: str | Path, notes: dict[str, str] | None =
     frame.to_json(folder / "features.json", orient="index")
     content = page(view, notes=notes)
     (folder / "browser.html").write_text(content, encoding="utf-8", errors="replace")
+    (folder / ".gitignore").write_text("*\n")
     return [str(folder / name) for name in ("features.csv", "features.json", "browser.html")]

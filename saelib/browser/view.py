@@ -5,8 +5,11 @@ Numbers only: `lookup.py` searches them, `cards.py` turns them into HTML, `app.p
 
 from __future__ import annotations
 
+import datetime
+import platform
 from dataclasses import dataclass, field
 from functools import cached_property
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +17,16 @@ import pandas as pd
 import torch
 from scipy import sparse
 
-from saelib.activations import EncodedTexts, co_activation, feature_stats, top_texts
+from saelib.activations import EncodedTexts, feature_stats, top_texts
 from saelib.attribution import WordEffects, word_effects
 from saelib.browser import atlas
 from saelib.encoder import Encoder
+from saelib.naming.pipeline import as_shown
+from saelib.naming.trust import named_share
 from saelib.sae import SAE
+
+PATIENCE = 3000  # words to embed again when a text's words are marked: about a second on two cores
+NO_NAME = ("unnamed", "(no label)", "(dead)")
 
 
 @dataclass
@@ -34,6 +42,7 @@ class FeatureView:
             co-activation.
         encoder: None where no text can be embedded. folder: where slow results are kept.
         groups: the article of each text (n,), None where it is not known.
+        about: where all this is from, as it is printed on every page: title → words.
         effects, vectors: what was computed on the way (words left out, embedded labels).
     """
 
@@ -53,6 +62,7 @@ class FeatureView:
     encoder: Encoder | None = None
     folder: Path | None = None
     groups: np.ndarray | None = None
+    about: dict[str, str] = field(default_factory=dict)
     effects: dict[str, WordEffects] = field(default_factory=dict)
     vectors: tuple[str, np.ndarray] | None = None
 
@@ -64,24 +74,54 @@ class FeatureView:
     @cached_property
     def labels(self) -> list[str]:
         """Of every feature, as it may be shown: "unnamed" where its name did not pass, "(dead)" if never
-        active."""
-        every = range(self.sae.d_sae)
-        label = self.names["label"].fillna("").astype(str).replace("", "unnamed")
-        if "shown" in self.names:
-            label = label.where(self.names["shown"].fillna(False).astype(bool), "unnamed")
+        active, the note in place of the name of a feature about spelling or form."""
+        names, every = self.names, range(self.sae.d_sae)
+        if {"shown", "kind", "note", "terms"} <= set(names):
+            label = as_shown(names.assign(shown=names.shown.fillna(False), note=names.note.fillna("")))
+        else:
+            label = names["label"]
+            if "shown" in names:
+                label = label.where(names["shown"].fillna(False).astype(bool), "unnamed")
+        label = label.fillna("").astype(str).replace("", "unnamed")
         dead = self.stats.n_texts.reindex(every) == 0
         return label.reindex(every).fillna("(no label)").mask(dead, "(dead)").tolist()
+
+    @cached_property
+    def named(self) -> np.ndarray:
+        """Which features have a name that is shown (d_sae,)."""
+        return ~np.isin(self.labels, NO_NAME)
+
+    @cached_property
+    def named_share(self) -> float:
+        """How much of the variance of (up to 4,096 of) the texts the named features explain."""
+        rows = np.random.default_rng(0).permutation(len(self.embeddings))[:4096]
+        x = torch.from_numpy(self.embeddings[rows]).float().to(self.sae.mean.device)
+        return named_share(self.sae, x, self.named)[0]
+
+    @torch.no_grad()
+    def share_in_words(self, x: np.ndarray) -> float:
+        """The same of one embedding (d_in,): 1 − ‖x − x̂‖² / ‖x − mean‖², x̂ from its named features."""
+        sae, x = self.sae, torch.from_numpy(x).float().to(self.sae.mean.device)[None]
+        left = x - sae.decode(sae.encode(x) * torch.from_numpy(self.named).to(x.device))
+        return float(1 - left.square().sum() / (x - sae.mean).square().sum().clamp_min(1e-12))
+
+    @cached_property
+    def names_to_search(self) -> list[str]:
+        """Of every feature, its name and its keywords in small letters."""
+        every = range(self.sae.d_sae)
+        return [" ".join([self.labels[f], *(t for t, _ in self.terms(f))]).lower() for f in every]
+
+    @cached_property
+    def texts_to_search(self) -> tuple[np.ndarray, list[str]]:
+        """The rows that are among the strongest texts of a feature, and these texts (up to 2,000 letters) in
+        small letters."""
+        rows = np.unique(self.rows[self.rows >= 0])
+        return rows, [self.texts[r][:2000].lower() for r in rows]
 
     @cached_property
     def base_rate(self) -> pd.Series:
         """Share of each domain in the corpus, most frequent first."""
         return pd.Series(self.domains).value_counts(normalize=True)
-
-    @cached_property
-    def search_text(self) -> list[str]:
-        """Of every feature, what a search by words looks into: its label and its keywords."""
-        every = range(self.sae.d_sae)
-        return [" ".join([self.labels[f], *(t for t, _ in self.terms(f))]).lower() for f in every]
 
     @property
     def trust_name(self) -> str:
@@ -114,6 +154,10 @@ class FeatureView:
         known = column in self.names and feature in self.names.index
         return float(pd.to_numeric(self.names.at[feature, column])) if known else float("nan")
 
+    def unjudged(self, feature: int) -> bool:
+        """Whether its name was put to no test: there were too few held-out texts."""
+        return self.named[feature] and "auroc" in self.names and np.isnan(self.score(feature))
+
     def word(self, feature: int, column: str) -> str:
         """A word from the results, empty where it is absent."""
         known = column in self.names and feature in self.names.index
@@ -139,7 +183,8 @@ class FeatureView:
         """The pieces of a text, each with the fall of the activation without it; embedded once for every
         feature."""
         if text not in self.effects:
-            self.effects[text] = word_effects(self.sae, self.encode, text)
+            pieces = int(np.clip(PATIENCE / max(len(text.split()), 1), 12, 60))
+            self.effects[text] = word_effects(self.sae, self.encode, text, pieces)
         found = self.effects[text]
         return list(zip(found.words, found.effects[:, [feature]].toarray()[:, 0].tolist(), strict=True))
 
@@ -150,19 +195,20 @@ def _listed(value: object) -> list:
 
 
 def make_view(
-    sae: SAE, texts: EncodedTexts, names: pd.DataFrame, *,
-    encoder: Encoder | None = None, folder: str | Path | None = None, groups: np.ndarray | None = None,
+    sae: SAE, texts: EncodedTexts, names: pd.DataFrame, *, encoder: Encoder | None = None,
+    folder: str | Path | None = None, groups: np.ndarray | None = None, corpus: str = "",
 ) -> FeatureView:  # fmt: skip
     """Compute what the browser reads; the slow part (the map) is kept in `folder` when given.
 
     Args:
         texts: from `read_texts`; domains may be None, or hold None. names: an index of features and a column
-            `label`. groups: the article of each text, for intervals that count articles.
+            `label`. groups: the article of each text, for intervals that count articles. corpus: its name,
+            for the line that says where all this is from.
 
     Raises:
         ValueError: table, texts, embeddings, names or SAE do not belong together.
     """
-    table, n = texts.table, len(texts.texts)
+    table, n = texts.table.tocsr(), len(texts.texts)
     if table.shape != (n, sae.d_sae) or len(texts.embeddings) != n:
         found = f"the table is {table.shape}, for {n} texts, {len(texts.embeddings)} embeddings"
         raise ValueError(f"{found} and d_sae {sae.d_sae}: read the texts with this SAE (read_texts)")
@@ -173,11 +219,24 @@ def make_view(
     near, near_cosine = _nearest_rows(sae.W_dec.detach().cpu(), min(10, sae.d_sae - 1))
     together, count = _most_together(table, min(10, sae.d_sae - 1))
     return FeatureView(
-        sae, texts.texts, domains, texts.embeddings, table.tocsr(),
-        names.set_axis(names.index.astype(int)), feature_stats(table, domains.astype(str)), top_texts(table,
-        20)[0], near, near_cosine, together, count, atlas.feature_xy(sae, folder), encoder, Path(folder) if
-        folder else None, groups,
+        sae, texts.texts, domains, texts.embeddings, table, names.set_axis(names.index.astype(int)),
+        feature_stats(table, domains.astype(str)), top_texts(table, 20)[0], near, near_cosine, together,
+        count, atlas.feature_xy(sae, folder), encoder, Path(folder) if folder else None, groups,
+        _provenance(sae, n, encoder, corpus),
     )  # fmt: skip
+
+
+def _provenance(sae: SAE, n_texts: int, encoder: Encoder | None, corpus: str) -> dict[str, str]:
+    """Where a view is from: corpus, encoder, SAE, date, versions."""
+    by = f"{encoder.name} ({encoder.fingerprint})" if encoder else "not given"
+    packages = " · ".join(f"{name} {metadata.version(name)}" for name in ("torch", "numpy", "ipywidgets"))
+    return {
+        "corpus": f"{corpus + ', ' if corpus else ''}{n_texts:,} texts",
+        "encoder": by,
+        "SAE": f"{sae!r}, decoder {atlas.fingerprint(sae)}",
+        "made": f"{datetime.date.today():%Y-%m-%d}",
+        "versions": f"Python {platform.python_version()} · {packages}",
+    }
 
 
 def _nearest_rows(W: torch.Tensor, n: int) -> tuple[np.ndarray, np.ndarray]:
@@ -193,16 +252,18 @@ def _nearest_rows(W: torch.Tensor, n: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _most_together(table: sparse.csr_matrix, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """Of each feature the n others that are most often active with it: (ids, texts), (F, n), −1 where none
-    is."""
-    both = co_activation(table)
-    order = np.lexsort((both.col, -both.data, both.row))
-    row = both.row[order]
-    rank = np.arange(len(order)) - np.searchsorted(row, np.arange(table.shape[1]))[row]
-    order, rank = order[rank < n], rank[rank < n]
-    ids, count = np.full((table.shape[1], n), -1), np.zeros((table.shape[1], n), dtype=int)
-    ids[both.row[order], rank], count[both.row[order], rank] = both.col[order], both.data[order]
-    return ids, count
+    """Of each feature the n others that are most often active with it, ties by id: (ids, texts), (F, n), −1
+    where none is. Counted for 512 features at a time: all pairs at once would fill the memory."""
+    on = sparse.csr_matrix((np.ones(table.nnz, np.float32), table.indices, table.indptr), table.shape)
+    columns, F, ids, count = on.T.tocsr(), table.shape[1], [], []
+    for start in range(0, F, 512):
+        both = torch.from_numpy((columns[start : start + 512] @ on).toarray())
+        both[torch.arange(len(both)), torch.arange(start, start + len(both))] = 0
+        key = (both.double() * F - torch.arange(F)).topk(n, dim=1).indices  # counts whole, ties by rising id
+        found = both.gather(1, key).long()
+        ids.append(key.where(found > 0, -1).numpy())
+        count.append(found.numpy())
+    return np.concatenate(ids), np.concatenate(count)
 
 
 def check_feature(view: FeatureView, feature: object) -> int:

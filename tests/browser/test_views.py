@@ -1,6 +1,10 @@
 """The browser without a browser: numbers that add up, state that follows the controls, and nothing that can run."""
 
+import base64
+import gzip
+import hashlib
 import json
+import re
 import sys
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -10,21 +14,30 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from plotly.callbacks import BoxSelector, LassoSelector
 from scipy import sparse
 
 from saelib.activations import EncodedTexts
 from saelib.browser import atlas, cards
 from saelib.browser.app import Browser, browse
 from saelib.browser.compare import compare_domains, compare_features, compare_texts
-from saelib.browser.controls import State
-from saelib.browser.lookup import BANDS, band_texts, find, label_vectors, landmarks, nearest
-from saelib.browser.maps import CONFIG, CROWD, FeatureMap, colours, inside
+from saelib.browser.lookup import (
+    BANDS,
+    Keep,
+    band_texts,
+    find,
+    label_vectors,
+    landmarks,
+    nearest,
+    similarity,
+    texts_with,
+    word_hits,
+)
+from saelib.browser.maps import feature_data
 from saelib.browser.notes import Notes, read_notes
 from saelib.browser.pictures import atlas_picture, feature_picture
-from saelib.browser.render import clean, error, hover, render, visible
-from saelib.browser.report import export, map_svg, page
-from saelib.browser.view import make_view
+from saelib.browser.render import clean, error, render, visible
+from saelib.browser.report import export, page
+from saelib.browser.view import _most_together, make_view
 from saelib.sae import make_sae
 
 EVIL = [
@@ -102,14 +115,20 @@ ALLOWED = {
     "bdi",
     "mark",
 }
-ALLOWED |= {"svg", "rect", "text", "line", "circle", "path", "thead", "tbody"}
+ALLOWED |= {"svg", "rect", "text", "circle", "thead", "tbody", "a", "i", "button", "details", "summary"}
+
+
+def unpacked(content):
+    """The pages of the features in an HTML file, by feature."""
+    parts = re.findall(r'<script type="text/plain" id="part\d+">([^<]*)</script>', content)
+    return {k: v for p in parts for k, v in json.loads(gzip.decompress(base64.b64decode(p))).items()}
 
 
 def test_everything_shown_is_text(view):
     for f in range(24):
         content = cards.overview(view, f, 1.0) + cards.examples(view, f) + cards.neighbours(view, f)
         assert tags(content + cards.feature_rows(view, np.arange(24))) <= ALLOWED
-        assert len(content) < 60_000  # a text of 100 kB is cut
+        assert len(content) < 90_000  # a text of 100 kB is cut
     for text in EVIL:
         assert tags(cards.text_page(view, text)) <= ALLOWED
         assert tags(compare_texts(view, text, EVIL[0])) <= ALLOWED
@@ -117,18 +136,17 @@ def test_everything_shown_is_text(view):
     for r in range(len(EVIL)):
         assert tags(cards.document_page(view, r)) <= ALLOWED
     assert tags(compare_domains(view, "evil <b>", "plain") + compare_features(view, 0, 1)) <= ALLOWED
-    assert "<" not in hover(EVIL[0]) and hover('The "red" door') == 'The "red" door'
     assert tags(error("<script>\u202e")) <= ALLOWED and "\u202e" not in error("\u202e")
     assert clean("half \udfff", 60).encode() and clean("x" * 61) == "x" * 60 + "…"
 
 
 def test_hidden_characters_are_signs_and_joiners_stay(view):
     hidden = "\u202e\u0000\u200b\ud800\ufeff\x85"
-    for content in (
-        render("neighbours.html", rows=[(0, "1")], labels=[f"a{hidden}"], linked={0}),
-        visible(hidden),
+    for content, times in (
+        (render("neighbours.html", rows=[(0, "1")], labels=[f"a{hidden}"]), 12),  # the name, and its tooltip
+        (visible(hidden), 6),
     ):
-        assert not set(hidden) & set(content) and content.count("\ufffd") == 6
+        assert not set(hidden) & set(content) and content.count("\ufffd") == times
     assert visible("کتاب‌ها 👨‍👩‍👧") == "کتاب‌ها 👨‍👩‍👧" and visible("Dear\r\nteam") == "Dear\nteam"
     view.texts[30] = f"river {hidden[:3]} <b>castle</b>"
     content = cards.document_page(view, 30) + cards.highlighted(view, view.texts[30], 3)
@@ -136,7 +154,7 @@ def test_hidden_characters_are_signs_and_joiners_stay(view):
 
 
 def test_the_page_is_self_contained(view):
-    content = page(view, limit=10, notes={"22": "my <b>note</b>"})
+    content = page(view, find(view)[:10], notes={str(find(view)[0]): "my <b>note</b>"})
     allowed = {
         "html",
         "head",
@@ -150,14 +168,28 @@ def test_the_page_is_self_contained(view):
         "section",
         "h1",
         "h2",
-        "a",
     }
-    assert tags(content) <= ALLOWED | allowed
-    assert "http" not in content.replace("http-equiv", "") and "default-src 'none'" in content
-    assert content.count("<section id=") == 10 and "Two texts" in content and "Two domains" in content
+    assert tags(content) <= ALLOWED | allowed | {"script", "noscript", "label", "input", "select", "option"}
+    assert not re.search(r"https?://", content) and "default-src 'none'" in content
+    (code,) = re.findall(r"<script>(.*?)</script>", content, re.S)  # one script, and no other may run
+    (allowed_hash,) = re.findall(r"script-src 'sha256-([^']+)'\"", content)
+    assert base64.b64encode(hashlib.sha256(code.encode()).digest()).decode() == allowed_hash
+    pages = unpacked(content)
+    assert len(pages) == 11 and "Two texts" in pages["home"] and "Two domains" in pages["home"]
+    assert "my &lt;b&gt;note" in pages[str(find(view)[0])]
+    for part in pages.values():
+        assert tags(part) <= ALLOWED | {"h2"} and "#text=" not in part  # no link that goes nowhere
+    data = json.loads(
+        re.search(r'<script type="application/json" id="data">(.*?)</script>', content, re.S)[1]
+    )
     assert (
-        "my &lt;b&gt;note" in content and content.count('href="#f22"') >= 2
-    )  # from the table and from the map
+        "<" not in json.dumps(data["map"]["looks"]).replace("evil <b>", "") and len(data["rows"]["id"]) == 10
+    )
+    assert len(unpacked(page(view))) == 25  # every feature, and the comparisons
+    for words in ("corpus", "186 texts", "words (ffffffffffffffff)", "TopKSAE(d_in=48", "Python"):
+        assert words in content
+    marked = unpacked(page(view, [5], mark=2))["5"]
+    assert marked.count('<div class="all-lines">') == 2 and "<mark" in marked
 
 
 def test_pictures_for_where_nothing_else_is_shown(view, recwarn):
@@ -187,21 +219,62 @@ def test_words_are_embedded_once_for_every_feature(view, words):
 
 
 def test_find_by_word_meaning_and_order(view):
-    assert find(view, "galaxy").tolist() == [1]
+    assert find(view, "galaxies").tolist() == [1]
     assert find(view, "keyword7").tolist() == [7]  # keywords count, not the label alone
+    view.__dict__.pop("names_to_search")
+    view.names.at[3, "terms"], view.names.at[4, "terms"] = ["award"], ["warfare", "wars"]
+    view.names["term_scores"] = None
+    assert find(view, "war").tolist() == [4]  # neither "award" nor what only begins with a short word
+    river = find(view, "river")
+    assert len(river) and (word_hits(view, "river")[river] == 1).all()  # found by its texts
+    assert set(find(view, "river", sort="id")) == set(river)
     assert find(view, "name5", by_meaning=True)[0] == 5
-    assert 23 not in find(view) and 23 in find(view, hide_dead=False)
-    by_density = view.stats.density[find(view, sort="density")].to_numpy()
+    assert 23 not in find(view) and 23 in find(view, keep=Keep(dead=True))
+    by_density = view.stats.density[find(view)].to_numpy()
     assert (np.diff(by_density) <= 0).all()
-    assert find(view)[0] == 22 and find(view, sort="id").tolist() == list(range(23))
-    assert find(view, reverse=True)[0] == 0 and find(view, sort="id", reverse=True)[0] == 22
+    assert find(view, sort="trust")[0] == 22 and find(view, sort="id").tolist() == list(range(23))
+    assert find(view, sort="trust", reverse=True)[0] == 0 and find(view, sort="id", reverse=True)[0] == 22
     by_label = [view.labels[f] for f in find(view, sort="label")]
     assert by_label == sorted(by_label, key=str.lower)
-    assert find(view, within=(3, 9, 23)).tolist() == [9, 3]
+    assert find(view, sort="trust", within=(3, 9, 23)).tolist() == [9, 3]
     view.names.loc[22, "auroc"] = np.nan
-    assert find(view)[-1] == 22 and find(view, reverse=True)[-1] == 22  # absent scores come last
+    assert (
+        find(view, sort="trust")[-1] == 22 and find(view, sort="trust", reverse=True)[-1] == 22
+    )  # absent last
     with pytest.raises(ValueError, match="sort must be one of"):
         find(view, sort="beauty")
+
+
+def test_filters(view):
+    view.names.loc[[3, 4], "kind"] = "spelling"
+    assert find(view, sort="id", keep=Keep(kind="spelling")).tolist() == [3, 4]
+    top = view.stats.top_domain[3]
+    assert set(find(view, keep=Keep(domain=top))) == set(np.flatnonzero(view.stats.top_domain == top)) - {23}
+    assert set(find(view, keep=Keep(trust=(0.8, 1.0)))) == set(np.flatnonzero(view.names.auroc >= 0.8)) - {23}
+    density = view.stats.density.to_numpy()
+    low = find(view, keep=Keep(density=(-9.0, np.log10(np.median(density)))))
+    assert set(low) == set(np.flatnonzero(density <= np.median(density) + 1e-9)) - {23}
+    assert find(view, keep=Keep(noted=(7, 23))).tolist() == [7]
+
+
+def test_by_meaning_no_name_is_near_to_everything(view, words):
+    """A name in the middle of all others (a hub) does not win once the vectors are centred; noise finds nothing."""
+    middle = " ".join(f"name{i}" for i in range(6, 23))
+    view.labels[5] = middle
+    queries = [f"name{i} other{i}" for i in range(6, 23)]
+    assert all(find(view, q, by_meaning=True)[0] == i for i, q in enumerate(queries, 6))
+    assert len(find(view, "zzz qqq", by_meaning=True)) <= 2
+    score = similarity(view, "name9")
+    assert score[9] == score.max() and score[23] == -1  # the dead have no name to be found by
+
+
+def test_texts_with_one_and_with_two_features(view):
+    on = view.table.toarray() > 0
+    a, b = map(int, np.argsort(-(on.T @ on.astype(int) * (1 - np.eye(24, dtype=int))).max(1))[:2])
+    b = int(view.together[a][0])
+    frame, total = texts_with(view, [a, b], size=1000)
+    assert set(frame.row) == set(np.flatnonzero(on[:, a] & on[:, b])) and total == len(frame) > 1
+    assert (np.diff(frame.act) <= 0).all() and frame.act.max() <= 1
 
 
 def test_label_vectors_are_kept_for_these_labels(view, words, tmp_path):
@@ -245,14 +318,14 @@ def test_nearest_texts_by_brute_force(view):
 def test_absent_scores_are_shown_as_absent(view):
     bare = view.names[["label"]].copy()
     view = replace(view, names=bare)
-    assert "nan" not in cards.card(view, 3) + cards.feature_rows(
-        view, np.arange(24)
-    ) and "absent" in cards.card(view, 3)
+    assert "nan" not in cards.card(view, 3) + cards.feature_rows(view, np.arange(24))
     view = replace(view, names=bare.assign(auroc=np.nan, terms=[["a"]] * 24))
     b = Browser(view)
-    b.sections.show(0)
-    assert "nan" not in b.card.value + b.list.table.value + b.map.figure.data[0].hovertext[0]
-    assert len(find(view)) == 23 and "<section id=" in page(view, limit=3)
+    assert "nan" not in (b.card.value + b.list.value).lower() and set(b.map.data["values"]["detection"]) == {
+        None
+    }
+    assert "not judged" in cards.card(view, 3) and "not judged" not in cards.card(view, 23)
+    assert len(find(view)) == 23 and len(unpacked(page(view, [1, 2]))) == 3
 
 
 def test_the_map_is_computed_once(view, tmp_path):
@@ -267,200 +340,191 @@ def test_the_map_is_computed_once(view, tmp_path):
     )  # another SAE of the same size does not get this map
 
 
-@pytest.fixture
-def crowd(view):
-    """The view with a map of 65,000 features."""
-    n, some = 65_000, np.arange(65_000) % 23
-    stats, names = view.stats.iloc[some].reset_index(drop=True), view.names.iloc[some].reset_index(drop=True)
-    xy = np.random.default_rng(0).normal(size=(n, 2)).astype(np.float32)
-    return replace(view, sae=SimpleNamespace(d_sae=n), stats=stats, names=names, xy=xy)
-
-
-def test_map_colours_and_landmarks(view):
+def test_the_data_of_the_map(view):
     live = np.flatnonzero(view.stats.n_texts > 0)
-    look, key = colours(view, live, "domain")
-    assert len(look["color"]) == len(live) and "evil &lt;b&gt;" in key
-    assert np.allclose(colours(view, live, "trust")[0]["color"], view.names.auroc[live])
+    data = feature_data(view)
+    assert data["ids"] == live.tolist() and sorted(data["order"]) == list(range(23))
+    assert np.allclose(data["values"]["detection"], view.names.auroc[live], atol=1e-3)
+    assert np.ptp(data["x"]) > 0.99 and np.ptp(data["y"]) > 0.99
+    of_feature = [data["looks"][g]["name"] for g in data["group"]]
+    assert of_feature == view.stats.top_domain[live].tolist()
+    assert {look["name"]: look["count"] for look in data["looks"]} == dict(
+        view.stats.top_domain[live].value_counts()
+    )
+    written = {data["ids"][i] for i in data["named"]}
+    assert written == set(live) - {2}  # names that were not accepted are not written
     marks = landmarks(view)
-    assert 3 <= len(marks) <= 25 and 23 not in marks and 2 not in marks  # neither dead nor unnamed
+    assert 3 <= len(marks) <= 25 and 23 not in marks and 2 not in marks
+    json.dumps(data, allow_nan=False)
 
 
 def test_colab_is_asked_to_show_the_maps(view, monkeypatch):
     asked = []
-    monkeypatch.setitem(
-        sys.modules,
-        "google.colab.output",
-        SimpleNamespace(enable_custom_widget_manager=lambda: asked.append(1)),
-    )
+    colab = SimpleNamespace(enable_custom_widget_manager=lambda: asked.append(1))
+    monkeypatch.setitem(sys.modules, "google.colab.output", colab)
     browse(view)
     assert asked
 
 
-def test_a_crowded_map_draws_an_even_part_and_the_rest_on_zooming_in(crowd):
-    view, state = crowd, State(page="Feature map")
-    figure = FeatureMap(view, state).figure
-    points = figure.data[0]
-    assert len(points.x) == len(points.marker.size) == len(points.hovertext) == CROWD
-    unit = (view.xy - view.xy.min(0)) / np.ptp(view.xy, axis=0)
-    cells = lambda ids: set(map(tuple, np.minimum(unit[ids] * 64, 63).astype(int)))
-    assert cells(points.customdata) == cells(np.arange(len(view.xy)))  # no part of the map is left blank
-    with figure.batch_update():
-        figure.layout.xaxis.range, figure.layout.yaxis.range = [0, 0.2], [0.2, 0]
-    here = np.flatnonzero(((view.xy > 0) & (view.xy < 0.2)).all(1))
-    assert set(here) <= set(points.customdata) and len(here) > 100  # zoomed in, all of them
-    hidden = int(np.flatnonzero(~np.isin(np.arange(len(view.xy)), points.customdata))[0])
-    state.matches = (hidden,)
-    assert points.customdata[0] == hidden and list(points.selectedpoints) == [
-        0
-    ]  # what is searched for is drawn
-    state.matches = None
-    points._select_callbacks[0](points, None, LassoSelector(xs=[0, 9, 9, 0], ys=[0, 0, 9, 9]))
-    assert set(state.within) == set(np.flatnonzero((view.xy > 0).all(1)))  # drawn or not
-
-
-def test_a_lasso_and_the_order_of_drawing():
+def test_the_order_of_drawing():
     xy = np.random.default_rng(0).random((3000, 2))
-    triangle = LassoSelector(xs=[0, 1, 0], ys=[0, 0, 1])
-    np.testing.assert_array_equal(inside(triangle, xy), xy.sum(1) < 1)
     order = atlas.drawing_order(xy, weight := np.arange(3000))
     assert sorted(order) == list(weight) and order[0] == 2999  # the heaviest first
     assert len(set(map(tuple, (xy[order[:21]] * 3.999).astype(int)))) == 16  # then one in each of 4 × 4 cells
 
 
+def listed(b):
+    return [int(f) for f in re.findall(r'data-f="(\d+)"', b.list.value)]
+
+
 def test_controls_and_views_follow_one_state(view, tmp_path):
     b = Browser(view, notes=tmp_path / "notes.json")
-    assert b.state.feature == 22 and "Feature 22<" in b.card.value  # something is shown without a click
+    first = next(f for f in find(view) if view.named[f])
+    assert (
+        b.state.feature == first and f"Feature {first}<" in b.card.value
+    )  # something is shown without a click
     b.search.value = "galaxy"
-    assert [v for _, v in b.list.select.options] == [1]
+    assert listed(b) == [1] and b.map.found == [1]
     b.buttons["next"].click()
-    assert b.state.feature == 1 and "galaxy" in b.card.value and b.number.value == "1"
+    assert b.state.feature == 1 and "galaxy" in b.card.value and b.number.value == "1" and b.map.chosen == 1
     b.search.value = "no label has these words"
-    assert not b.list.select.options and "by meaning" in b.count.value
+    assert not listed(b) and "by meaning" in b.count.value
     b.search.value = ""
+    assert b.map.found is None
+    b.meaning.value, b.search.value = True, "name5 stars"
+    assert "similar" in b.list.value and "<button" not in b.list.value and listed(b)[0] in (1, 5)
+    b.meaning.value, b.search.value = False, ""
     b.number.value = "999999"
     assert b.state.feature == 1 and "0 to 23" in b.error.value
     b.number.value = "23"
-    assert "dead" in b.card.value and "No text activates" in b.examples.rows.table.value and not b.error.value
-    b.pager.page = 0
-    b._show_list()
-    b.list.select.value = 16
-    assert "Feature 16<" in b.card.value
-    row = b.examples.rows.select.options[1][1]
-    b.examples.rows.select.value = row
+    assert "dead" in b.card.value and "No text activates" in b.examples.rows.value and not b.error.value
+    b._hear("feature", 16)  # a click on a link, as the page sends it
+    assert "Feature 16<" in b.card.value and "tr[data-f='16']" in b.chosen.value
+    row = int(re.findall(r"text=(\d+)", b.examples.rows.value)[0])
+    b._hear("text", row)
     assert b.pane.value == "Text" and b.state.document == row and "this text" in b.card.value
-    assert "What the SAE sees" in b.text.head.value and b.text.near.select.options
-    other = b.text.features.select.options[-1][1]
-    b.text.features.select.value = other
-    assert b.state.feature == other and b.text.layout.display is None
-    b.text.near.select.value = b.text.near.select.options[0][1]
-    assert b.state.document != row
-    b.number.value = "16"
+    assert "What the SAE sees" in b.text.value and "can be said in words" in b.text.value
+    b._hear("feature", 9)
+    assert b.state.feature == 9 and b.text.layout.display is None
+    b.buttons["‹ back"].click()
+    assert (b.state.feature, b.state.document) == (16, row)
+    b.buttons["‹ back"].click()
+    b.buttons["‹ back"].click()
+    assert (b.state.feature, b.state.document) == (23, -1)
+    b.buttons["forward ›"].click()
+    assert b.state.feature == 16
+    for kind, wrong in (("feature", 99), ("feature", "x"), ("text", 10**6), ("sort", "evil"), ("else", 1)):
+        b._hear(kind, wrong)
+    assert b.state.feature == 16 and b.sort == "density"
     b.pane.value = "Neighbours"
-    near = b.neighbours.lists["direction"].select.options[0][1]
-    b.neighbours.lists["direction"].select.value = near
-    assert b.state.feature == near == view.near[16][0]
+    assert f'href="#feature={view.near[16][0]}"' in b.neighbours.value
     b.state.feature = 7
     b.note.field.value = "my <b>note</b>"
-    b.note.save.click()
     assert json.loads((tmp_path / "notes.json").read_text()) == {"7": "my <b>note</b>"}
+    b.search.value = "name7"
+    assert "my &lt;b&gt;note" in b.list.value and "has a note" in b.list.value
+    b.search.value = ""
     b.buttons["random"].click()
     b.state.feature = 7
     assert b.note.field.value == "my <b>note</b>"
     assert Browser(view, notes=tmp_path / "notes.json", feature=7).note.field.value == "my <b>note</b>"
+    b.more.value, b.noted.value = True, True
+    assert listed(b) == [7] and b.map.found == [7]
+    b.noted.value = False
+    b.trust.value = (0.9, 1)
+    assert set(b.features) == set(np.flatnonzero(view.names.auroc >= 0.9)) - {23}
 
 
 def test_every_feature_is_reached_by_paging_and_sorting(view):
     b, seen = Browser(view), []
+    b.pager.page = 0
+    b._show_list()
     while True:
-        seen += [v for _, v in b.list.select.options]
+        seen += listed(b)
         if b.pager.forward.disabled:
             break
         b.pager.forward.click()
-    assert seen == find(view).tolist() and "13–23 of 23" in b.pager.text.value
-    b.heads["density"].click()
-    assert (
-        b.sort.value == "density"
-        and "▾" in b.heads["density"].description
-        and "▾" not in b.heads["trust"].description
-    )
-    b.heads["density"].click()
-    assert b.features.tolist() == find(view, sort="density", reverse=True).tolist()
+    assert seen == find(view).tolist() and "17–23 of 23" in b.pager.text.value
+    b._hear("sort", "trust")
+    assert "detection ▾" in b.list.value and "density ▾" not in b.list.value
+    b._hear("sort", "trust")
+    assert b.features.tolist() == find(view, sort="trust", reverse=True).tolist()
     b.state.feature = int(b.features[-1])
-    assert b.state.feature in [v for _, v in b.list.select.options]  # the list turns to the selected one
+    assert b.state.feature in listed(b)  # the list turns to the selected one
 
 
 def test_examples_by_band_and_highlighting(view):
     b = Browser(view, feature=int(view.stats.n_texts.idxmax()))
-    first = [v for _, v in b.examples.rows.select.options]
+    rows = lambda: re.findall(r"#text=(\d+)", b.examples.rows.value)
+    first = rows()
     b.examples.pager.forward.click()
-    second = [v for _, v in b.examples.rows.select.options]
+    second = rows()
     assert len(first) == 10 and second and not set(first) & set(second)
     b.examples.highlight.value = True
-    assert "<mark" in b.examples.rows.table.value
+    assert b.examples.rows.value.count("all-lines") == len(second) and "<mark" in b.examples.rows.value
     b.examples.bands.value = "near misses"
-    assert "<mark" not in b.examples.rows.table.value and "0.00" in b.examples.rows.table.value
+    assert "<mark" not in b.examples.rows.value and "0.00" in b.examples.rows.value
     b.state.feature = 5
     assert b.examples.pager.page == 0
 
 
+def test_the_whole_of_a_long_text_is_highlighted(view):
+    text = " ".join(f"word{i}" for i in range(300))
+    view.encoder.seen.clear()
+    content = re.sub("<[^>]*>", "", cards.highlighted(view, text, 5))
+    assert content.split() == text.split()
+    assert (
+        sum(len(t.split()) for t in view.encoder.seen) < 6000
+    )  # long texts in larger pieces: a second, not ten
+
+
 def test_pages_open_and_answer(view, tmp_path):
     b = Browser(view, notes=tmp_path / "notes.json")
-    assert not hasattr(b, "map")  # built when opened
-    b.sections.buttons[4].value = True
-    assert b.state.page == "Compare two features" and b.sections.pages[4].layout.display is None
-    b.sections.buttons[4].value = False
-    assert b.state.page == "" and b.sections.pages[4].layout.display == "none"
-    for i in range(len(b.sections.titles)):
-        b.sections.show(i)
-        assert b.sections.pages[i].children[0].comm is not None, b.sections.titles[i]
-    points = b.map.figure.data[0]
+    assert b.state.page == "Features" and not hasattr(b, "text_map")  # built when opened
+    b.tabs.titles.value = "Two features"
+    assert b.tabs.pages["Two features"].layout.display is None
+    assert b.tabs.pages["Features"].layout.display == "none"
     b.state.feature = 9
-    assert b.map.figure.data[1].x[0] != view.xy[9, 0]  # a closed page is not drawn …
-    b.sections.show(0)
-    assert b.map.figure.data[1].x[0] == view.xy[9, 0]  # … and is up to date when it is opened
-
-    class Points:
-        point_inds = [0, 4]
-
-    points._click_callbacks[0](points, Points, None)
-    assert (
-        b.state.feature == points.customdata[0] and b.map.figure.data[1].x[0] == view.xy[b.state.feature, 0]
-    )
-    assert all("<" not in t for t in [*points.hovertext, *(a.text for a in b.map.figure.layout.annotations)])
-    box = BoxSelector(
-        xrange=view.xy[[0, 4], 0], yrange=view.xy[[4, 0], 1]
-    )  # from corner to corner, in any direction
-    points._select_callbacks[0](points, Points, box)
-    assert {0, 4} <= set(b.features) < set(points.customdata) and "inside the lasso" in b.count.value
-    b.state.within = None
-    b.search.value = "galaxy"
-    assert list(points.selectedpoints) == [1]  # the map shows what a search found
-    b.search.value = ""
-    assert points.selectedpoints is None
-    b.sections.show(1)
-    document = b.document_map.figure.data[0]
-    document._click_callbacks[0](document, Points, None)
-    assert b.state.document == document.customdata[0] and "What the SAE sees" in b.text.head.value
-    form = lambda i: b.sections.pages[i].children[0]
-    b.sections.show(2)
-    form(2).fields[0].value = "river castle"
-    form(2).button.click()
-    pane, card_beside = form(2).out.children
-    strongest = pane.features.select.options[0][1]
-    assert "<mark" in pane.head.value and pane.near.select.options
-    assert b.state.feature == strongest and f"Feature {strongest}<" in card_beside.value
-    form(3).button.click()
-    assert "type a text first" in form(3).wrong.value
-    form(3).fields[0].value, form(3).fields[1].value = "river castle", "river violin"
-    form(3).button.click()
-    assert "sum = cosine" in form(3).out.value and not form(3).wrong.value
-    for i in (4, 5):
-        form(i).button.click()
-        assert "<table" in form(i).out.value
-    form(6).fields[0].value = str(tmp_path / "out")
+    assert b.map.chosen != 9  # a closed page is not drawn …
+    b.tabs.titles.value = "Features"
+    assert b.map.chosen == 9  # … and is up to date when it is opened
+    send = lambda points, content: points._handle_custom_msg(content, [])
+    send(b.map, {"pick": 4})
+    assert b.state.feature == 4 == b.map.chosen
+    send(b.map, {"lasso": [0, 4]})
+    assert set(b.features) == {0, 4} and "inside the lasso" in b.count.value and b.map.found == [0, 4]
+    send(b.map, {"lasso": None})
+    assert b.state.within is None and b.map.found is None and b.map.within is None and len(b.features) == 23
+    b.tabs.titles.value = "Texts"
+    on = b.text_map.points.values
+    assert on[0] == "activation" and len(on[1]) == view.stats.n_texts[4]
+    send(b.text_map.points, {"pick": 30})
+    assert b.state.document == 30 and "What the SAE sees" in b.text.value and b.pane.value == "Text"
+    b.text_list.fields[1].value = "99"
+    assert "0 to 23" in b.text_list.rows.value
+    b.text_list.fields[1].value = str(view.together[4][0])
+    assert "#text=" in b.text_list.rows.value
+    form = lambda name: (setattr(b.tabs.titles, "value", name), b.tabs.pages[name].children[0])[1]
+    sentence = form("Try a sentence")
+    sentence.fields[0].value = "river castle"
+    sentence.button.click()
+    strongest = int(re.findall(r'data-f="(\d+)"', sentence.out.value)[0])
+    assert "<mark" in sentence.out.value and b.state.feature == strongest
+    pair = form("Two texts")
+    pair.button.click()
+    assert "type a text first" in pair.wrong.value
+    pair.fields[0].value, pair.fields[1].value = "river castle", "river violin"
+    pair.button.click()
+    assert "sum = cosine" in pair.out.value and not pair.wrong.value and "#feature=" in pair.out.value
+    for name in ("Two features", "Two domains"):
+        form(name).button.click()
+        assert "<table" in form(name).out.value and not b.state.busy
+    files = form("Export")
+    files.fields[0].value = str(tmp_path / "out")
     b.notes.set(3, "seen")
-    form(6).button.click()
+    files.button.click()
     assert (tmp_path / "out" / "browser.html").stat().st_size > 10_000
+    assert (tmp_path / "out" / ".gitignore").read_text() == "*\n"
     written = pd.read_csv(tmp_path / "out" / "features.csv")
     assert len(written) == 24 and written.user_note[3] == "seen"
 
@@ -482,27 +546,42 @@ def test_notes_survive_steps_and_other_browsers(view, tmp_path):
     with pytest.raises(ValueError, match="not a file of notes"):
         Notes(file)
     other.note.field.value = "too late"
-    other.note.save.click()
     assert "not a file of notes" in other.error.value and b"\xe9" in file.read_bytes()
 
 
-def test_trust_comes_first_where_it_is_known(view):
-    assert view.trust_name == "detection" and "detection" in Browser(view).heads["trust"].description
+def test_trust_where_it_is_known(view):
+    assert view.trust_name == "detection" and "detection" in Browser(view).list.value
     trust = np.random.default_rng(0).permutation(24) / 24
     view = replace(view, names=view.names.assign(trust=trust))
     live = [f for f in np.argsort(-trust) if f != 23]
-    assert find(view).tolist() == live and view.trust(5) == view.trust_share(5) == trust[5]
-    b = Browser(view)
-    assert b.state.feature == live[0] and "trust ▾" in b.heads["trust"].description
-    assert f'<b>{trust[live[0]]:.2f}</b><span class="dim">trust' in b.card.value
+    assert find(view, sort="trust").tolist() == live and view.trust(5) == view.trust_share(5) == trust[5]
+    b = Browser(view, feature=live[0])
+    assert f'<b>{trust[live[0]]:.2f}</b><span class="dim">trust' in b.card.value and ">trust" in b.list.value
     assert "weak name" in cards.card(view, live[-1]) and "weak name" not in cards.card(view, live[0])
-    assert np.allclose(colours(view, np.arange(23), "trust")[0]["color"], trust[:23])
     names = view.names.assign(kind="concept", note="")
     names.loc[3, ["kind", "note"]] = ["spelling", 'words with "g-"']
     names.loc[4, "kind"] = "two topics"
     view = replace(view, names=names)
-    assert "spelling: words with" in cards.card(view, 3) and "how words are spelled" in cards.card(view, 3)
+    assert view.labels[3] == 'words with "g-"'  # the note is the name of a feature about spelling
+    assert "how words are spelled" in cards.card(view, 3)
     assert "two topics" in cards.card(view, 4) and "kind" not in cards.card(view, 5)
+    view.names.loc[6, "auroc"] = np.nan  # too few held-out texts
+    assert "not judged" in cards.card(view, 6) and "not judged" not in cards.card(view, 7)
+
+
+def test_what_can_be_said_in_words(view):
+    """Per text and for the SAE: with every feature named it is what the SAE explains."""
+    x = torch.from_numpy(view.embeddings[6:])
+    error = (x - view.sae(x)).square().sum(1) / (x - view.sae.mean).square().sum(1)
+    everything = replace(view, names=view.names.assign(shown=True))
+    everything.labels[23] = "named too"
+    for row in (10, 40):
+        assert np.isclose(
+            everything.share_in_words(view.embeddings[row]), 1 - error[row - 6].item(), atol=1e-4
+        )
+    assert view.share_in_words(view.embeddings[10]) <= everything.share_in_words(view.embeddings[10]) + 0.5
+    nothing = replace(view, names=view.names.assign(shown=False))
+    assert not nothing.named.any() and nothing.named_share < 0.1
 
 
 def test_no_two_domains_look_alike(view):
@@ -511,11 +590,6 @@ def test_no_two_domains_look_alike(view):
     assert len(set(pairs[:48])) == 48 and set(pairs[48:]) == {("#808080", "●")}
     drawn = [(colour, shape.path) for colour, shape in looks.values()]
     assert len(set(drawn[:48])) == 48
-    view.stats["top_domain"] = ["evil <b>", "plain", "other"] * 8
-    look, key = colours(view, np.arange(23), "domain")
-    assert len(set(zip(look["color"], look["symbol"], strict=True))) == 3 and key.count("<div>") == 3
-    content = map_svg(view, {1})
-    assert content.count('class="dot"') == 23 and content.count("<a href") == 1
 
 
 def test_dollars_domains_that_are_absent_and_few_features(view, words, tmp_path):
@@ -532,10 +606,17 @@ def test_dollars_domains_that_are_absent_and_few_features(view, words, tmp_path)
         assert list(small.base_rate.index[:1]) != [None] and len(small.base_rate) <= 2
         for figure in (atlas_picture(small), feature_picture(small, 0)):
             figure.canvas.draw()
-        assert "<section id=" in page(small)
+        assert len(unpacked(page(small))) == d_sae + 1
         b = Browser(small)
-        for i in range(len(b.sections.titles)):
-            b.sections.show(i)
+        for title in b.tabs.titles.options:
+            b.tabs.titles.value = title
+    silent = EncodedTexts(sparse.csr_matrix(table.shape, dtype=np.float32), texts, x, domains)
+    b = Browser(quiet := make_view(sae, silent, pd.DataFrame({"label": ["a"] * d_sae})))
+    assert "No text activates" in b.examples.rows.value and "no feature to list" in b.list.value
+    for title in b.tabs.titles.options:
+        b.tabs.titles.value = title
+    assert len(unpacked(page(quiet))) == d_sae + 1
+    atlas_picture(quiet).canvas.draw()
 
 
 def test_names_read_back_from_elsewhere(view):
@@ -562,23 +643,33 @@ def test_exported_cells_are_no_formulas(view, tmp_path):
 
 
 def test_the_whole_page_in_a_cell(view):
-    content = browse(view, mode="static", limit=5).data
+    content = browse(view, mode="static").data
     parser = Tags()
     parser.feed(content)
-    assert parser.found == {"div", "iframe"} and not parser.handlers
+    assert parser.found == {"div", "iframe", "small"} and not parser.handlers
     (frame,) = [dict(attrs) for tag, attrs in parser.tags if tag == "iframe"]
-    assert frame["sandbox"] == "" and frame["srcdoc"].count("<section id=") == 5
-    assert '<base href="about:srcdoc">' in frame["srcdoc"] and "<script" not in frame["srcdoc"]
+    assert frame["sandbox"] == "allow-scripts" and len(unpacked(frame["srcdoc"])) == 25  # of nobody's origin
+    assert '<base href="about:srcdoc">' in frame["srcdoc"]
 
 
-def test_the_toolbar_of_the_maps_sends_nothing(view):
+def test_the_map_survives_a_reload(view):
+    """What a page asks the kernel for when it is loaded again is what is drawn now; nothing is sent elsewhere."""
     b = Browser(view)
-    b.sections.show(0)
-    b.sections.show(1)
-    for figure in (b.map.figure, b.document_map.figure):
-        assert figure._config["displaylogo"] is False and figure._config["showSendToCloud"] is False
-        assert {"sendChartToCloud", "sendDataToCloud"} <= set(figure._config["modeBarButtonsToRemove"])
-    assert CONFIG["plotlyServerURL"] == ""
+    b.state.feature, b.state.within = 9, (3, 9)
+    state = b.map.get_state()
+    assert state["chosen"] == 9 and state["found"] == [3, 9] and len(state["data"]["x"]) == 23
+    assert "http" not in state["_esm"] and "fetch(" not in state["_esm"]
+
+
+def test_pairs_are_counted_by_blocks():
+    table = sparse.random(300, 1100, 0.02, format="csr", random_state=0, dtype=np.float32)
+    ids, count = _most_together(table, 10)
+    on = (table.toarray() > 0).astype(int)
+    both = on.T @ on - np.diag((on.T @ on).diagonal())
+    for f in (0, 511, 512, 1099):
+        best = sorted(range(1100), key=lambda g: (-both[f, g], g))[:10]
+        assert count[f].tolist() == [both[f, g] for g in best]
+        assert ids[f].tolist() == [g if both[f, g] else -1 for g in best]
 
 
 def test_errors_name_the_remedy(view, tmp_path):
@@ -595,15 +686,14 @@ def test_errors_name_the_remedy(view, tmp_path):
     b = Browser(view)
     assert b.meaning.disabled and b.examples.highlight.disabled
     b.note.field.value = "a note"
-    b.note.save.click()
     assert "without a notes file" in b.error.value
-    b.sections.show(2)
-    form = b.sections.pages[2].children[0]
+    b.tabs.titles.value = "Try a sentence"
+    form = b.tabs.pages["Try a sentence"].children[0]
     form.fields[0].value = "x"
     form.button.click()
     assert "encoder is not loaded" in form.wrong.value
     b.state.document = 30  # a text of the corpus needs no encoder
-    assert "What the SAE sees" in b.text.head.value and "<mark" not in b.text.head.value
+    assert "What the SAE sees" in b.text.value and "<mark" not in b.text.value
     with pytest.raises(ValueError, match="the table is"):
         few = EncodedTexts(view.by_text, view.texts[:3], view.embeddings[:3], view.domains[:3])
         make_view(view.sae, few, view.names)

@@ -18,6 +18,7 @@ import traceback
 import warnings
 from collections import Counter
 from pathlib import Path
+from unicodedata import normalize
 
 import numpy as np
 import pandas as pd
@@ -75,7 +76,7 @@ def corpus_in_memory(rng, folder):
         "dataset": Dataset.from_dict({"text": [v for v in values if isinstance(v, str) and "\ud83d" not in v]}),
     }[form]  # fmt: skip
     kept = [row.get("text") for row in rows] if form in ("rows", "frame", "tuple") else values
-    kept = [v.replace("\ud83d", "\ufffd") for v in kept if embeddable(v)]
+    kept = [normalize("NFC", v.replace("\ud83d", "\ufffd")) for v in kept if embeddable(v)]
     if form == "dataset":
         kept = [v for v in kept if "\ufffd" not in v]
     try:
@@ -126,7 +127,7 @@ def corpus_file(rng, folder):
     if damaged:
         data = damage(rng, data)
     file.write_bytes(data)
-    kept = [(t, d or "all") for t, d in rows if embeddable(t)]
+    kept = [(normalize("NFC", t), d or "all") for t, d in rows if embeddable(t)]
     try:
         corpus = load_corpus(file, verbose=False)
     except (ValueError, FileNotFoundError) as error:

@@ -1,0 +1,102 @@
+/* The page that needs no kernel (after map.js): search, filters, sorting, the map, and a feature's page when it is asked for.
+   Every page was rendered and escaped when this file was written; here it is only unpacked. */
+const $ = id => document.getElementById(id), data = JSON.parse($("data").textContent), rows = data.rows;
+const body = document.querySelector("nav tbody"), trs = [...body.querySelectorAll("tr[data-f]")], place = new Map(rows.id.map((f, i) => [f, i]));
+const unpacked = new Map(), listed = new Map();
+let chosen = null, sort = "density", down = true;
+
+const unpack = async key => {
+  const i = data.part[key];
+  if (i === undefined) return "";
+  if (!unpacked.has(i)) unpacked.set(i, (async () => {
+    while (document.readyState === "loading" && !$("part" + i)?.nextElementSibling) await new Promise(next => setTimeout(next, 20));  // still being read
+    const bytes = Uint8Array.from(atob($("part" + i).textContent), c => c.charCodeAt(0));
+    return JSON.parse(await new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).text());
+  })());
+  return (await unpacked.get(i))[key];
+};
+
+const map = pointMap($("map"), data.map, {
+  pick: f => go("feature=" + f),
+  lasso: ids => { fence = ids && new Set(ids); filter(); },
+});
+let fence = null;
+
+const go = hash => { if (location.hash.slice(1) === hash) show(); else location.hash = hash; };
+const show = async () => {
+  const asked = /^feature=(\d+)$/.exec(decodeURIComponent(location.hash.slice(1)));
+  const key = asked ? asked[1] : location.hash === "#home" || !rows.id.length ? "home" : String(data.first);
+  const content = await unpack(key);
+  const card = $("card"), open = card.querySelector("details.more")?.open;
+  card.innerHTML = content || "<p>There is no such feature on this page.</p>";
+  if (open && card.querySelector("details.more")) card.querySelector("details.more").open = true;
+  if (chosen !== null && place.has(chosen)) trs[place.get(chosen)].classList.remove("on");
+  chosen = key === "home" ? null : +key;
+  if (place.has(chosen)) {
+    const tr = trs[place.get(chosen)], nav = tr.closest("nav"), at = tr.offsetTop - nav.scrollTop;
+    tr.classList.add("on");
+    if (at < 30 || at > nav.clientHeight - 44) nav.scrollTop = tr.offsetTop - nav.clientHeight / 2;
+  }
+  map.select(chosen ?? -1);
+  card.scrollTop = 0;
+  if (asked && card.getBoundingClientRect().top > innerHeight - 120) card.scrollIntoView();
+  $("list").textContent = (listed.has(chosen) ? "★ list" : "☆ list") + (listed.size ? ` (${listed.size})` : "");
+  document.title = chosen === null ? "Feature browser" : `Feature ${chosen}: ${rows.label[place.get(chosen)] ?? ""}`;
+};
+
+const starts = word => {
+  const plain = s => s.replace(/[.*+?^${}()|[\]\\]/g, "\\$&"), stem = word.replace(/(ies|y|es|s)$/, "");
+  if (!/^[\x00-\x7f]*$/.test(word)) return new RegExp(plain(word));
+  return new RegExp(`(?<!\\w)(?:${plain(word)}${word.length > 3 ? "" : "(?!\\w)"}|${plain(stem.length > 2 ? stem : word)}(?:y|ies|i|s|es)?(?!\\w))`);
+};
+const filter = () => {
+  const words = $("search").value.toLowerCase().split(/\s+/).filter(Boolean).map(starts), found = [];
+  const all = !words.length && !$("domain").value && !$("kind").value && +$("trust").value === 0 && +$("density").value === 1 && !fence;
+  const most = 10 ** ((1 - $("density").value) * -5) + 1e-9;
+  trs.forEach((tr, i) => {
+    const kept = all || words.every(w => w.test(rows.words[i])) && (!$("domain").value || rows.domain[i] === $("domain").value)
+      && (!$("kind").value || rows.kind[i] === $("kind").value) && (+$("trust").value === 0 || rows.trust[i] >= +$("trust").value)
+      && rows.density[i] <= most && (!fence || fence.has(rows.id[i]));
+    tr.hidden = !kept;
+    if (kept) found.push(rows.id[i]);
+  });
+  map.found(all ? null : found);
+  $("count").textContent = `${found.length.toLocaleString("en")} features` + (most < 1 ? `, density up to ${(100 * most).toPrecision(2)}%` : "");
+};
+const order = name => {
+  down = name === sort ? !down : !["id", "label"].includes(name);
+  sort = name;
+  const key = rows[name], at = rows.id.map((_, i) => i).sort((a, b) => (key[a] < key[b] ? -1 : key[a] > key[b] ? 1 : 0) * (down ? -1 : 1) || a - b);
+  body.append(...at.map(i => trs[i]));
+  document.querySelectorAll("nav [data-sort]").forEach(b => {
+    b.textContent = b.textContent.replace(/ [▾▴]$/, "") + (b.dataset.sort === sort ? (down ? " ▾" : " ▴") : "");
+  });
+};
+for (const name of ["domain", "kind"])
+  for (const value of [...new Set(rows[name])].filter(Boolean).sort()) {
+    const option = $(name).appendChild(document.createElement("option"));
+    option.value = option.textContent = value;
+  }
+$("kind").parentNode.hidden = $("kind").options.length < 2;
+for (const name of ["search", "domain", "kind", "trust", "density"]) $(name).addEventListener("input", filter);
+document.addEventListener("click", e => {
+  const head = e.target.closest("[data-sort]"), row = !e.target.closest("a, button, summary") && e.target.closest("tr[data-pick]");
+  if (head) order(head.dataset.sort);
+  else if (row) go(row.dataset.pick);
+});
+$("list").onclick = async () => {
+  if (chosen === null) return;
+  if (listed.has(chosen)) { listed.get(chosen).remove(); listed.delete(chosen); } else {
+    const part = $("report").appendChild(document.createElement("section"));
+    part.innerHTML = await unpack(String(chosen));
+    part.querySelectorAll("details").forEach(d => { d.open = true; });
+    listed.set(chosen, part);
+  }
+  trs[place.get(chosen)]?.classList.toggle("listed", listed.has(chosen));
+  document.body.classList.toggle("has-list", listed.size > 0);
+  show();
+};
+$("print").onclick = () => print();
+addEventListener("hashchange", show);
+filter();
+show();
