@@ -12,6 +12,7 @@ from saelib.corpus import load_corpus
 from saelib.encoder import EmbeddingCache, load_encoder, load_independent
 from saelib.families import find_families
 from saelib.family_names import name_families
+from saelib.interchange import read_foreign, store_from_vectors, write_saelens, write_sparsify
 from saelib.metrics import evaluate, match_features, mean_max_cosine, neighbour_recall, probe_accuracy
 from saelib.naming.comparing import collision, judge_all, paired_difference, summary
 from saelib.naming.keybert import KeyBERTInterpreter
@@ -19,6 +20,7 @@ from saelib.naming.language import Language, language_for
 from saelib.naming.pipeline import as_shown, name_features
 from saelib.naming.scoring import metric_sanity
 from saelib.naming.trust import calibration, named_share
+from saelib.pretrained import from_pretrained, push_to_hub, save_pretrained
 from saelib.sae import BatchTopKSAE, JumpReLUSAE, TopKSAE, VanillaSAE, load_sae, make_sae
 from saelib.store import EmbeddingStore
 from saelib.trainer import TrainConfig
@@ -29,11 +31,13 @@ __all__ = [
     "BatchTopKSAE", "EmbeddingCache", "EmbeddingStore", "EncodedTexts", "JumpReLUSAE",
     "KeyBERTInterpreter", "Language", "TopKSAE", "TrainConfig", "VanillaSAE", "activation_table",
     "as_shown", "browse", "calibration", "check_corpus", "collision", "cosine_parts", "domain_contrast",
-    "domains", "evaluate", "explain_embedding", "families", "feature_stats", "find_families", "judge_all",
-    "language_for", "load_corpus", "load_encoder", "load_independent", "load_sae", "make_sae",
-    "make_view", "match_features", "mean_max_cosine", "metric_sanity", "name_families", "name_features",
-    "named_share", "neighbour_recall", "paired_difference", "plots", "probe_accuracy", "read_texts",
-    "start", "steering", "suggest_size", "summary", "top_texts", "train", "train_many", "word_effects",
+    "domains", "evaluate", "explain_embedding", "families", "feature_stats", "find_families",
+    "from_pretrained", "judge_all", "language_for", "load_corpus", "load_encoder", "load_independent",
+    "load_sae", "make_sae", "make_view", "match_features", "mean_max_cosine", "metric_sanity",
+    "name_families", "name_features", "named_share", "neighbour_recall", "paired_difference", "plots",
+    "probe_accuracy", "push_to_hub", "read_foreign", "read_texts", "save_pretrained", "start", "steering",
+    "store_from_vectors", "suggest_size", "summary", "top_texts", "train", "train_many", "word_effects",
+    "write_saelens", "write_sparsify",
 ]  # fmt: skip
 
 

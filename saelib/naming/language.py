@@ -72,9 +72,9 @@ def guess_language(texts: list[str]) -> str | None:
 def language_for(name: str, texts: list[str]) -> Language:
     """The stemmer and the stop words for a corpus in the language `name` ("german", "french", …).
 
-    The stop words are sklearn's for English; otherwise those of the PyPI package `stop-words` where it is
-    installed, and, with or without it, the words that stand in more than 5% of the texts: a word that common
-    tells no feature from another.
+    The stop words are sklearn's for English. Otherwise they are those of the PyPI package `stop-words` where
+    it is installed (do: names are better), a handful of the language's most common ones, and the words that
+    stand in more than a third of the texts: a word that common tells no feature from another.
 
     Raises:
         ValueError: a language that snowballstemmer does not know; it says which it does.
@@ -92,5 +92,5 @@ def language_for(name: str, texts: list[str]) -> Language:
     except StopWordError:  # it knows fewer languages than the stemmer
         listed = []
     in_texts = Counter(word for text in texts for word in set(WORDS.findall(text.lower())))
-    common = {word for word, n in in_texts.items() if n > max(len(texts) / 20, 5)}
-    return Language(frozenset(listed) | common, name)
+    common = {word for word, n in in_texts.items() if n > max(len(texts) / 3, 5)}
+    return Language(frozenset(listed) | set(COMMON_WORDS.get(name, "").split()) | common, name)
