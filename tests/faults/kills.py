@@ -3,7 +3,8 @@
     python tests/faults/kills.py 100 40 200     # kills, interrupts, races
 
 Whatever was cut off, the same call completes to the same bits; of two writers one wins and the other is told.
-Each victim is a fork of this process, so it begins at once.
+Each victim is a fork of this process, so it begins at once. This process itself extracts and reads nothing (all of
+that happens in forks): what has started threads may hang when it is forked.
 """
 
 import os
@@ -12,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -34,6 +36,19 @@ def overwriting(folder):
     extract(folder, encoder=HashEncoder(pause=PAUSE), overwrite=True)
 
 
+def old_store(folder):
+    extract(folder, [row | {"text": row["text"] + " old"} for row in ROWS], shard_rows=17)
+
+
+def old_or_interrupted(folder):
+    """An overwriting that was cut off: the old store is whole, or it is an interrupted new one."""
+    try:
+        assert len(EmbeddingStore(folder)) == len(ROWS)
+        EmbeddingStore(folder).verify()
+    except StoreError as error:
+        assert "interrupted" in str(error)
+
+
 def training(folder):
     (folder.parent / "digest").write_text(run(folder))
 
@@ -52,7 +67,7 @@ def child(work, folder, outcome):
 
 
 def fork(work, folder, outcome):
-    process = FORK.Process(target=child, args=(work, folder, outcome))
+    process = FORK.Process(target=child, args=(work, folder, outcome), daemon=True)
     process.start()
     return process
 
@@ -62,25 +77,26 @@ def end(process, seconds=60):
     assert process.exitcode is not None, f"a process hung for {seconds} s"
 
 
+def whole(work, folder):
+    """Work undisturbed in a fork."""
+    outcome = folder.parent / "whole"
+    end(fork(work, folder, outcome))
+    assert outcome.read_text() == "done", outcome.read_text()
+
+
 def cut_off(kind, sign, after, folder, wanted):
     """Send a signal `after` seconds, then call again; returns what happened to the victim."""
     path, outcome = folder / "it", folder / "outcome"
     if kind == "overwriting":
-        extract(path, [row | {"text": row["text"] + " old"} for row in ROWS], shard_rows=17)
+        whole(old_store, path)
     victim = fork(WORKS[kind], path, outcome)
     time.sleep(after)
     os.kill(victim.pid, sign)
     end(victim)
     said = outcome.read_text() if outcome.exists() else "killed"
     if said != "done" and kind == "overwriting":
-        try:  # the old store is whole, or it is an interrupted new one
-            assert len(EmbeddingStore(path)) == len(ROWS)
-            EmbeddingStore(path).verify()
-        except StoreError as error:
-            assert "interrupted" in str(error)
-    outcome.unlink(missing_ok=True)
-    end(fork(WORKS[kind], path, outcome))
-    assert outcome.read_text() == "done", outcome.read_text()
+        whole(old_or_interrupted, path)
+    whole(WORKS[kind], path)
     found = content(path) if kind != "training" else (folder / "digest").read_text()
     assert found == wanted[kind], f"{kind}, {sign.name} after {after:.3f} s: another result"
     if said.startswith("KeyboardInterrupt: "):
@@ -96,9 +112,8 @@ def reference(kind):
     """The result of an undisturbed run, and its seconds."""
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
-        end(fork(WORKS[kind], Path(folder) / "it", Path(folder) / "outcome"))
+        whole(WORKS[kind], Path(folder) / "it")
         seconds = time.perf_counter() - began
-        assert (Path(folder) / "outcome").read_text() == "done", (Path(folder) / "outcome").read_text()
         result = content(Path(folder) / "it") if kind != "training" else (Path(folder) / "digest").read_text()
     return result, seconds
 
@@ -117,13 +132,18 @@ def cut_offs(n_kills, n_interrupts, seed=0):
     return found
 
 
+def is_whole(folder, encoder):
+    EmbeddingStore(folder).verify()
+    assert EmbeddingStore(folder).manifest["encoder"] == encoder
+
+
 def race(different, lead, folder):
     """Two writers, the second `lead` seconds later; returns how it ended."""
     encoders = [HashEncoder("a", PAUSE), HashEncoder("b" if different else "a", PAUSE)]
     outcomes = [folder / "0", folder / "1"]
     writers = []
     for encoder, outcome in zip(encoders, outcomes, strict=True):
-        writers.append(fork(lambda path, e=encoder: extract(path, encoder=e), folder / "it", outcome))
+        writers.append(fork(partial(extract, encoder=encoder), folder / "it", outcome))
         time.sleep(lead)
     for writer in writers:
         end(writer)
@@ -132,11 +152,11 @@ def race(different, lead, folder):
     assert any(won), said
     for told in (s for s in said if s != "done"):
         assert told.startswith((f"{InUseError.__name__}: ", f"{StoreError.__name__}: ")), told
-    store = EmbeddingStore(folder / "it")
-    store.verify()
-    assert not (different and all(won)) and store.manifest["encoder"] == encoders[won.index(True)].name
-    alone = extract(folder / "alone", encoder=encoders[won.index(True)])
-    assert content(store.path) == content(alone.path)
+    assert not (different and all(won)), said
+    winner = encoders[won.index(True)]
+    whole(partial(is_whole, encoder=winner.name), folder / "it")
+    whole(partial(extract, encoder=winner), folder / "alone")
+    assert content(folder / "it") == content(folder / "alone")
     return (
         "one after the other"
         if all(won)
