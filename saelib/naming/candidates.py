@@ -21,12 +21,11 @@ from itertools import chain
 
 import numpy as np
 import pandas as pd
-import snowballstemmer
 import torch
 from scipy import sparse
 
 from saelib.encoder import MARKS, Encode
-from saelib.naming.language import ENGLISH, Language, check_spaced
+from saelib.naming.language import ENGLISH, Language, check_spaced, stem
 from saelib.naming.lexicon import Lexicon
 from saelib.sae import SAE
 
@@ -198,9 +197,9 @@ def candidate_terms(
             f"no term stands in {least_texts} or more of these {len(texts)} texts: "
             + ("they hold no words but numbers and stop words" if min_texts is None else "lower min_texts")
         )
-    terms, stem = terms[kept], snowballstemmer.stemmer(language.stemmer)
-    ends = [[t.split(" ")[i] for t in terms] for i in (0, -1)]
-    stems = pd.factorize(np.array(stem.stemWords(ends[0] + ends[1]), dtype=object))[0].reshape(2, -1).T
+    terms = terms[kept]
+    ends = [stem(t.split(" ")[i], language.stemmer) for i in (0, -1) for t in terms]
+    stems = pd.factorize(np.array(ends, dtype=object))[0].reshape(2, -1).T
     strings = list(terms)
     rarest = Lexicon(texts, language).rarest(strings)
     both = encode(strings), independent(strings)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from functools import cache, lru_cache
 from typing import NamedTuple
 
 import pandas as pd
@@ -28,6 +29,13 @@ class Language(NamedTuple):
 
 
 ENGLISH = Language()
+_stemmer = cache(snowballstemmer.stemmer)
+
+
+@lru_cache(maxsize=1 << 18)
+def stem(word: str, stemmer: str) -> str:
+    """The word's stem, by the snowballstemmer of that name; pure Python, so each word is stemmed once."""
+    return _stemmer(stemmer).stemWord(word)
 
 
 def check_spaced(texts: list[str]) -> None:

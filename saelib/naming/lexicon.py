@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-import snowballstemmer
 from scipy import sparse
 from sklearn.feature_extraction.text import CountVectorizer
 
 from saelib.encoder import WORD
-from saelib.naming.language import ENGLISH, Language
+from saelib.naming.language import ENGLISH, Language, stem
 
 
 class Lexicon:
@@ -17,12 +16,12 @@ class Lexicon:
 
     def __init__(self, texts: list[str], language: Language = ENGLISH) -> None:
         self.words = CountVectorizer(token_pattern=WORD, stop_words=list(language.stop_words))
-        self.stemmer = snowballstemmer.stemmer(language.stemmer)
+        self.stemmer = language.stemmer
         try:
             counts = self.words.fit_transform(texts)
         except ValueError as error:
             raise ValueError("these texts hold no word to look for (stop words only)") from error
-        stems = self.stemmer.stemWords(self.words.get_feature_names_out().tolist())
+        stems = [stem(word, self.stemmer) for word in self.words.get_feature_names_out().tolist()]
         self.place = {s: i for i, s in enumerate(dict.fromkeys(stems))}
         self.fold = sparse.csr_matrix(
             (np.ones(len(stems)), (range(len(stems)), [self.place[s] for s in stems]))
@@ -32,7 +31,7 @@ class Lexicon:
     def stems(self, strings: list[str]) -> list[set[str]]:
         """The different stems of each string, stop words apart."""
         analyse = self.words.build_analyzer()
-        return [set(self.stemmer.stemWords(analyse(s))) for s in strings]
+        return [{stem(word, self.stemmer) for word in analyse(s)} for s in strings]
 
     def rarest(self, strings: list[str]) -> np.ndarray:
         """(n_strings,) how common the rarest stem of each string is: log of the share of texts that hold it.

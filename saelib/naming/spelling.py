@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 
 import numpy as np
-import snowballstemmer
 import torch
 from scipy.stats import binom
 from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS, CountVectorizer
 
 from saelib.encoder import MARKS, Encode
+from saelib.naming.language import stem
 from saelib.sae import SAE
 
 LETTERS = rf"[^\W_][^\W_{MARKS}]*(?:[{MARKS}]+[^\W_]*)*"
@@ -54,7 +54,7 @@ def word_notes(
     than once in 10⁸ (binomial over the stems, at the letters' share among all words of `texts`), as thousands
     of pieces are looked at for each of some hundred features.
     """
-    pieces, stem, notes = CountVectorizer(analyzer=ends, binary=True), snowballstemmer.stemmer("english"), {}
+    pieces, notes = CountVectorizer(analyzer=ends, binary=True), {}
     pool = sorted({w.lower() for ts in texts.values() for t in ts for w in content_words(t)})
     base = np.asarray(pieces.fit_transform(pool).mean(0)).ravel() if pool else None
     for feature, found in carriers.items():
@@ -63,7 +63,7 @@ def word_notes(
             notes[feature] = ("form", note)
             continue
         lower = [w.lower().removesuffix("'s") for w in words]
-        words = list({stem.stemWord(w): w for w in lower}.values())
+        words = list({stem(w, "english"): w for w in lower}.values())
         if len(words) < 4:
             continue
         share, count = (np.asarray(pieces.transform(ws).sum(0)).ravel() for ws in (lower, words))
