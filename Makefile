@@ -25,7 +25,7 @@ lint: install
 
 test: install
 	$(BIN)/ruff check .
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadgroup tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadgroup --no-loadscope-reorder tests
 
 outputs: install
 	$(BIN)/python notebooks/outputs.py $(NOTEBOOKS)

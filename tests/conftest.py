@@ -35,11 +35,18 @@ def rows():
 
 
 def pytest_collection_modifyitems(items):
-    """Two processes share the tests: notebooks one by one and first, as they take longest; a file's other tests stay together."""
+    """Two processes share the tests: notebooks one by one and first, as they take longest; a file's other tests stay together.
+
+    While the first notebook embeds the corpus, which the others then find, the other process tests faults.
+    """
     for item in items:
         if item.originalname != "test_it_runs":
             item.add_marker(pytest.mark.xdist_group(item.path.name))
-    items.sort(key=lambda item: item.originalname != "test_it_runs")
+    first = [item for item in items if item.originalname == "test_it_runs"][:1]
+    turn = {"test_faults.py": 1}
+    items.sort(
+        key=lambda i: 0 if i in first else 2 if i.originalname == "test_it_runs" else turn.get(i.path.name, 3)
+    )
 
 
 def pytest_terminal_summary(terminalreporter):
