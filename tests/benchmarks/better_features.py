@@ -27,7 +27,7 @@ VARIANTS = {  # what differs: of the SAE, of the training
     "from texts": {"start": "texts"},
     "lr 2e-3": {"lr": 2e-3},
     "lr 1e-3": {"lr": 1e-3},
-    "400 steps": {"steps": 400},
+    "twice the steps": {"longer": 2},
     "k 4": {"k": 4},
     "k 12": {"k": 12},
     "twice as wide": {"wider": 2},
@@ -55,8 +55,8 @@ def measure(variant: dict, store, rows, test_rows, vectors, independent, seed: i
         with torch.no_grad():
             sae.W_dec.copy_(torch.from_numpy(W_dec))
             sae.W_enc.copy_(sae.W_dec.t())
-    config = sl.TrainConfig(steps=800, target_l0=k, seed=seed)
-    config = replace(config, **{name: variant[name] for name in ("lr", "steps") if name in variant})
+    config = sl.TrainConfig(steps=400 * variant.get("longer", 1), target_l0=k, seed=seed)
+    config = replace(config, lr=variant.get("lr", config.lr))
     held_out = torch.from_numpy(store.embeddings(test_rows))
     result = sl.train(sae, store, config, held_out=held_out, rows=rows, progress=False)
     train, test = sl.read_texts(sae, store, rows), sl.read_texts(sae, store, test_rows)
