@@ -1,7 +1,8 @@
 """Parquet for the viewers of others: embedding-atlas, and Latent Scope's table of labels.
 
 Of embedding-atlas (Ren et al. 2025, https://github.com/apple/embedding-atlas) the column types are those of
-its options `--neighbors` and `--features`, which takes two features of one name for one. Latent Scope
+its options `--neighbors` and `--features`, which takes two features of one name for one
+(and whose queries mistake a column that is named x). Latent Scope
 (https://github.com/enjalot/latent-scope) reads its labels by the place of a column, not by its name.
 """
 
@@ -21,8 +22,6 @@ from saelib.browser.view import FeatureView
 from saelib.files import only_writer, resolved, write
 
 NEIGHBOURS = pa.struct([("ids", pa.list_(pa.int64())), ("distances", pa.list_(pa.float32()))])
-FEATURE = [("feature", pa.string()), ("source", pa.string()), ("index", pa.int32())]
-FEATURES = pa.list_(pa.struct([*FEATURE, ("activation", pa.float32())]))
 
 
 def write_embedding_atlas(
@@ -30,13 +29,14 @@ def write_embedding_atlas(
 ) -> Path:
     """Write what embedding-atlas opens, without computing anything itself; returns the folder.
 
-    `texts.parquet` has a text a row: `text`, `x`, `y`, `domain`, `neighbours` {ids, distances: 1 − cosine}
-    and `features`, strongest first {feature: name and number, source: kind, index: number, activation}.
-    `features.parquet` has a feature a row (`feature`, `topics`, `description`, numbers), `labels.parquet`
-    the names that are shown, each where texts that show it lie. In the folder:
+    `texts.parquet` has a text a row: `text`, `projection_x`, `projection_y`, `domain`, `neighbours` {ids,
+    distances: 1 − cosine} and `features`, strongest first {feature: name and number, source: its kind, index:
+    its number, activation}. `features.parquet` has a feature a row (`feature`, `index`, `topics`,
+    `description`, `kind`, numbers), `labels.parquet` the names that are shown, each where texts that show it
+    lie. In the folder:
 
-        embedding-atlas texts.parquet --text text --x x --y y --neighbors neighbours --features features
-            --labels labels.parquet --table features features.parquet
+        embedding-atlas texts.parquet --text text --x projection_x --y projection_y --neighbors neighbours
+            --features features --labels labels.parquet --table features features.parquet
 
     Args:
         view: from `make_view`. xy: places of the texts (n, 2); None for UMAP, or principal components where
@@ -52,13 +52,13 @@ def write_embedding_atlas(
     xy = np.asarray(text_places(view.embeddings, ids, 1 - cosine) if xy is None else xy, np.float32)
     names = unique_names(view)
     texts = pa.table({
-        "text": [visible(text) for text in view.texts], "x": xy[:, 0], "y": xy[:, 1],
+        "text": [visible(text) for text in view.texts], "projection_x": xy[:, 0], "projection_y": xy[:, 1],
         "domain": [clean(domain) for domain in view.domains],
         "neighbours": pa.array(
             [{"ids": i, "distances": d} for i, d in zip(ids.tolist(), (1 - cosine).tolist(), strict=True)],
             NEIGHBOURS,
         ),
-        "features": pa.array(_features_of_texts(view, names), FEATURES),
+        "features": _features_of_texts(view, names),
     })  # fmt: skip
     with only_writer(folder):
         tables = {"texts": texts, "features": _about(view, names), "labels": _labels(view, xy)}
@@ -131,16 +131,20 @@ def _kinds(view: FeatureView) -> np.ndarray:
     return np.where(view.named, kind, "unnamed")
 
 
-def _features_of_texts(view: FeatureView, names: list[str]) -> list[list[dict]]:
+def _features_of_texts(view: FeatureView, names: list[str]) -> pa.ListArray:
+    """The features of each text, strongest first."""
     table, kinds = view.by_text, _kinds(view)
-    found = []
-    for start, end in zip(table.indptr, table.indptr[1:], strict=False):
-        order = start + np.argsort(-table.data[start:end], kind="stable")
-        found.append([
-            {"feature": names[f], "source": kinds[f], "index": int(f), "activation": float(a)}
-            for f, a in zip(table.indices[order], table.data[order], strict=True)
-        ])  # fmt: skip
-    return found
+    row = np.repeat(np.arange(table.shape[0]), np.diff(table.indptr))
+    order = np.lexsort((-table.data, row))
+    f = table.indices[order]
+    columns = {
+        "feature": pa.array(np.array(names, dtype=object)[f], pa.string()),
+        "source": pa.array(kinds[f], pa.string()),
+        "index": pa.array(f, pa.int32()),
+        "activation": pa.array(table.data[order], pa.float32()),
+    }
+    structs = pa.StructArray.from_arrays(list(columns.values()), names=list(columns))
+    return pa.ListArray.from_arrays(pa.array(table.indptr, pa.int32()), structs)
 
 
 def _about(view: FeatureView, names: list[str]) -> pa.Table:
@@ -151,7 +155,7 @@ def _about(view: FeatureView, names: list[str]) -> pa.Table:
         "feature": [names[f] for f in live], "index": live,
         "topics": [sorted({clean(stats.top_domain.iloc[f]), str(kinds[f])}) for f in live],
         "description": [f"strongest in: {text}" for text in best],
-        "source": kinds[live].tolist(), "trust": view.trusts.to_numpy()[live],
+        "kind": kinds[live].tolist(), "trust": view.trusts.to_numpy()[live],
         **{name: stats[name].to_numpy()[live] for name in ("n_texts", "density", "max", "mean_active")},
     })  # fmt: skip
 

@@ -15,14 +15,14 @@ def test_texts_for_embedding_atlas(view, tmp_path):  # noqa: F811
     xy = np.random.default_rng(0).normal(size=(len(view.texts), 2))
     folder = write_embedding_atlas(view, tmp_path / "out", xy=xy, n_neighbours=5)
     table = pq.read_table(folder / "texts.parquet")
-    assert table.column_names == ["text", "x", "y", "domain", "neighbours", "features"]
+    assert table.column_names == ["text", "projection_x", "projection_y", "domain", "neighbours", "features"]
     assert table.schema.field("neighbours").type == pa.struct(
         {"ids": pa.list_(pa.int64()), "distances": pa.list_(pa.float32())}
     )
-    struct = table.schema.field("features").type.value_type
-    assert {f.name: f.type for f in struct}["feature"] == pa.string() and "source" in {f.name for f in struct}
+    struct = {f.name: f.type for f in table.schema.field("features").type.value_type}
+    assert struct["feature"] == struct["source"] == pa.string() and struct["index"] == pa.int32()
     rows = table.to_pylist()
-    np.testing.assert_allclose([(row["x"], row["y"]) for row in rows], xy, atol=1e-6)
+    np.testing.assert_allclose([(row["projection_x"], row["projection_y"]) for row in rows], xy, atol=1e-6)
     assert not any(HIDDEN.search(row["text"]) for row in rows) and "<script>" in rows[0]["text"], (
         "text, not markup"
     )
@@ -45,7 +45,7 @@ def test_features_for_embedding_atlas(view, tmp_path):  # noqa: F811
         "every name of the texts can be looked up"
     )
     assert 23 not in set(features["index"]), "a dead feature is on no text"
-    assert set(features.source) == {"concept", "unnamed"} and all(len(t) == 2 for t in features.topics)
+    assert set(features.kind) == {"concept", "unnamed"} and all(len(t) == 2 for t in features.topics)
     counts = pd.Series([f["feature"] for row in texts.features for f in row]).value_counts()
     assert (features.set_index("feature").n_texts == counts.reindex(features.feature)).all()
     labels = pd.read_parquet(folder / "labels.parquet")
