@@ -11,6 +11,7 @@ from urllib.parse import unquote, urlsplit
 
 LOADS = ("img", "script", "iframe", "source", "video", "audio", "embed")  # what their src names is fetched
 ELSEWHERE = re.compile(r"(?:url\(|@import\s+)\s*['\"]?((?:https?:)?//[^'\")\s]+)")
+OWN_PLACES = ("feature_browser.html",)  # a page whose script makes what is linked to
 LOADING_LINKS = {"stylesheet", "preload", "modulepreload", "icon", "manifest", "prefetch", "preconnect"}
 
 
@@ -37,7 +38,8 @@ class Page(HTMLParser):
 
 def problems(site: Path) -> list[str]:
     """One line for each link into nothing and each file that would be loaded from another host."""
-    pages = {path.resolve(): Page(path.read_text("utf-8")) for path in sorted(site.rglob("*.html"))}
+    written = [path for path in sorted(site.rglob("*.html")) if "_static" not in path.parts]
+    pages = {path.resolve(): Page(path.read_text("utf-8")) for path in written}
     found = [] if pages else [f"no page in {site}"]
     for path, page in pages.items():
         for address, loaded in [(a, False) for a in page.links] + [(a, True) for a in page.loads]:
@@ -52,7 +54,12 @@ def problems(site: Path) -> list[str]:
             target = target / "index.html" if target.is_dir() else target
             if not target.is_file():
                 found.append(f"{where} refers to {address}, which is not there")
-            elif parts.fragment and target in pages and unquote(parts.fragment) not in pages[target].ids:
+            elif (
+                parts.fragment
+                and target in pages
+                and target.name not in OWN_PLACES
+                and unquote(parts.fragment) not in pages[target].ids
+            ):
                 found.append(f"{where} refers to {address}: the page has no such place")
     for path in sorted(site.rglob("*.css")):
         for address in ELSEWHERE.findall(path.read_text("utf-8")):

@@ -28,7 +28,7 @@ README = (ROOT / "README.md").read_text("utf-8")
 
 project = "saelib"
 author = copyright = "the saelib authors"
-extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["requirements.txt"]
 nb_execution_mode = "off"
 nb_ipywidgets_js = {}  # no widget is committed: none has to be shown
@@ -51,6 +51,7 @@ mathjax_path = MATHJAX.name
 html_css_files = ["site.css"]
 html_extra_path = [str(p) for p in [ROOT / "build" / "browser" / "page"] if p.is_dir()]
 html_show_sourcelink = False
+html_context = {"default_mode": "auto"}  # light or dark as the reader's system is
 html_theme_options = {
     "repository_url": address(ROOT),
     "use_repository_button": True,

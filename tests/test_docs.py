@@ -2,6 +2,7 @@
 
 import ast
 import importlib.util
+import json
 import os
 import re
 import shutil
@@ -62,6 +63,13 @@ def test_every_option_of_training_is_documented():
     defaults = {field.name: field.default for field in fields(TrainConfig)}
     for name, default, *_ in rows:
         assert eval(default) == defaults[name], f"{name} is {defaults[name]}, not {default}"
+
+
+def test_figures_of_the_ablations_are_those_that_notebook_07_prints():
+    said = re.findall(r"0\.\d{3}", (DOCS / "training.md").read_text().split("## What the ablations say")[1])
+    book = json.loads((ROOT / "notebooks" / "07_comparing_saes.ipynb").read_text())
+    printed = json.dumps([cell.get("outputs") for cell in book["cells"]])
+    assert len(said) > 15 and not [number for number in said if number not in printed]
 
 
 def test_every_name_of_the_front_door_is_in_the_reference():

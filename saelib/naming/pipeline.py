@@ -117,8 +117,8 @@ def name_features(
 
     Args:
         train, test: of `read_texts`. vectors: the cache of the encoder that made the embeddings.
-        independent: a second opinion when choosing, n strings → (n, d); None:
-        `load_independent(train.texts)`.
+        independent: a second opinion when choosing, n strings → (n, d); None for
+            `load_independent(train.texts)`.
         second: another encoder that only judges: `auroc_second`, `auroc_near_second`, `ap_second`.
         language: stop words, stemmer and, for scripts without spaces, tokenizer of the texts' language.
 
