@@ -1,9 +1,10 @@
 # make run: environment + quick start.  make test: environment + all tests.  Needs Python 3.10+.
-# make outputs: executes the notebooks in place.  make badges REPO=owner/name: writes the repository's address everywhere.
+# make outputs: executes the notebooks in place.  make docs: the site, in build/site.
+# make badges REPO=owner/name: writes the repository's address everywhere.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test install lint outputs badges
+.PHONY: run test install lint outputs badges docs
 
 install: .venv/installed
 
@@ -32,3 +33,10 @@ outputs: install
 
 badges: install
 	$(BIN)/python notebooks/badges.py $(REPO)
+
+docs: install
+	$(BIN)/python -m pip install -q -r docs/requirements.txt -c constraints.txt
+	$(BIN)/python docs/browser_page.py
+	$(BIN)/python -m sphinx -q -W --keep-going docs build/site
+	$(BIN)/python docs/check.py build/site
+	@echo "Open build/site/index.html"

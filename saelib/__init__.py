@@ -4,6 +4,8 @@ The front door: what a notebook needs stands here, in the order in which a text 
 The browser (widgets) is imported when it is asked for.
 """
 
+from importlib import import_module
+
 from saelib import domains, families, plots, steering
 from saelib.activations import EncodedTexts, activation_table, feature_stats, read_texts, top_texts
 from saelib.advice import check_corpus
@@ -37,17 +39,17 @@ __all__ = [
     "name_families", "name_features", "named_share", "neighbour_recall", "paired_difference", "plots",
     "probe_accuracy", "push_to_hub", "read_foreign", "read_texts", "save_pretrained", "start", "steering",
     "store_from_vectors", "suggest_size", "summary", "top_texts", "train", "train_many", "word_effects",
-    "write_saelens", "write_sparsify",
+    "write_embedding_atlas", "write_latent_scope", "write_saelens", "write_sparsify",
 ]  # fmt: skip
 
 
+_LAZY = {  # what the browser's wing has; imported when asked for
+    "browse": "saelib.browser.app", "make_view": "saelib.browser.view",
+    "write_embedding_atlas": "saelib.browser.exports", "write_latent_scope": "saelib.browser.exports",
+}  # fmt: skip
+
+
 def __getattr__(name: str) -> object:
-    if name == "browse":
-        from saelib.browser.app import browse
-
-        return browse
-    if name == "make_view":
-        from saelib.browser.view import make_view
-
-        return make_view
+    if name in _LAZY:
+        return getattr(import_module(_LAZY[name]), name)
     raise AttributeError(f"module 'saelib' has no attribute {name!r}")

@@ -128,9 +128,10 @@ class EmbeddingStore:
         """Row numbers (train, held_out) of a seeded random split.
 
         Args:
-            held_out: share of the groups held out. by: what stays on one side. "title": rows of one article
-            (and equal texts), or a held-out sentence has its neighbours in training; rows without a title,
-            and stores of fewer than 20 titles, go by text. "text": equal texts only.
+            held_out: share of the groups held out.
+            by: what stays on one side. "title": rows of one article (and equal texts), or a held-out sentence
+                has its neighbours in training; rows without a title, and stores of fewer than 20 titles, go
+                by text. "text": equal texts only.
 
         Raises:
             ValueError: a share outside (0, 1), another `by`.

@@ -3,14 +3,19 @@
 import csv
 import sys
 
+import numpy as np
 import pandas as pd
 import pytest
+import torch
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.modules.dense import Dense
 
 from saelib.__main__ import main
 from saelib.advice import check_corpus
 from saelib.corpus import load_corpus
 from saelib.encoder import load_encoder
 from saelib.naming.language import ENGLISH, guess_language, language_for
+from saelib.sae import load_sae
 from saelib.store import EmbeddingStore
 
 TOPICS = {
@@ -115,3 +120,20 @@ def test_titles_by_another_column(tmp_path, words):
     assert corpus["title"][:5] == ["t0"] * 4 + ["t1"]
     train, test = EmbeddingStore.extract(tmp_path / "s", corpus, words, progress=False).split()
     assert not {i // 4 for i in train} & {i // 4 for i in test}
+
+
+def test_a_wider_encoder_from_a_folder(table, tmp_path, encoder):
+    """768 numbers a text and a prompt, by the same command; the store says whose vectors it holds."""
+    wider = Dense(384, 768, activation_function=torch.nn.Identity())
+    model = SentenceTransformer(modules=[*encoder.model, wider.to(encoder.dtype)], device="cpu")
+    model.prompts, model.default_prompt_name = {"passage": "passage: "}, "passage"
+    model.save(str(tmp_path / "wide"))
+    found = load_encoder(tmp_path / "wide", device="cpu")
+    assert found.d_in == 768 and found.prompt == "passage: " and found.fingerprint != encoder.fingerprint
+    command = [str(table), "--text-column", "review", "--encoder", str(tmp_path / "wide"), "--steps", "20"]
+    assert main([*command, "--out", str(tmp_path / "r")]) == 0
+    store = EmbeddingStore(tmp_path / "r" / "store")
+    assert store.d_in == load_sae(tmp_path / "r" / "sae").d_in == 768
+    np.testing.assert_allclose(store.embeddings()[:1], found.encode(store.texts[:1]), atol=2e-3)
+    with pytest.raises(ValueError, match="choose another folder, or load that encoder"):
+        EmbeddingStore(tmp_path / "r" / "store", encoder=encoder)

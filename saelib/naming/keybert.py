@@ -80,6 +80,7 @@ class KeyBERTInterpreter:
                 f"{table.shape[0]} activation rows, {len(texts)} texts and {len(embeddings)} embeddings: "
                 "they must be of one corpus"
             )
+        texts = self.language.spaced(texts)
         check_spaced(texts)
         rows, _ = top_texts(table, self.n_texts)
         live = np.flatnonzero(rows[:, 0] >= 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Callable
 from functools import cache, lru_cache
 from typing import NamedTuple
 
@@ -21,11 +22,17 @@ class Language(NamedTuple):
 
     Attributes:
         stop_words: words that are no names and no part of one; the PyPI package `stop-words` has lists for 30
-            languages. stemmer: of snowballstemmer, "german", "spanish", …
+            languages. stemmer: of snowballstemmer, "german", "spanish", …; what it does not know it leaves as
+            it is. tokenizer: a text → its words, for scripts that write no spaces (`jieba.lcut` for Chinese).
     """
 
     stop_words: frozenset[str] = ENGLISH_STOP_WORDS
     stemmer: str = "english"
+    tokenizer: Callable[[str], list[str]] | None = None
+
+    def spaced(self, texts: list[str]) -> list[str]:
+        """The texts with a space between any two words."""
+        return [" ".join(self.tokenizer(text)) for text in texts] if self.tokenizer else texts
 
 
 ENGLISH = Language()
@@ -45,9 +52,9 @@ def check_spaced(texts: list[str]) -> None:
     size = sum(map(len, runs))
     if size > letters / 2 and size > 6 * len(runs):
         raise ValueError(
-            f"these texts write no spaces between words ({runs[0][:9]!r}), and names would be clauses: put "
-            "spaces between the words first, with a tokenizer for the script (jieba for Chinese, fugashi "
-            "for Japanese, pythainlp for Thai)"
+            f"these texts write no spaces between words ({runs[0][:9]!r}), and names would be clauses: say "
+            "where words end, language=Language(stop_words, tokenizer=…), with a tokenizer for the script "
+            "(jieba.lcut for Chinese; fugashi for Japanese, pythainlp for Thai)"
         )
 
 

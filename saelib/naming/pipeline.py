@@ -117,10 +117,10 @@ def name_features(
 
     Args:
         train, test: of `read_texts`. vectors: the cache of the encoder that made the embeddings.
-        independent: a second opinion when choosing, n strings → (n, d); None:
-        `load_independent(train.texts)`.
+        independent: a second opinion when choosing, n strings → (n, d); None for
+            `load_independent(train.texts)`.
         second: another encoder that only judges: `auroc_second`, `auroc_near_second`, `ap_second`.
-        language: stop words and stemmer of the texts' language.
+        language: stop words, stemmer and, for scripts without spaces, tokenizer of the texts' language.
 
     Returns:
         index feature (live ones): `label`, `terms`, `term_scores` (held-out AUROC of each term by itself),
@@ -130,6 +130,7 @@ def name_features(
         independent encoder, in place of the name. Where that scores low too, it is the feature that says
         nothing, not the name.
     """
+    train, test = (p._replace(texts=language.spaced(p.texts)) for p in (train, test))
     independent = EmbeddingCache(independent or load_independent(train.texts))
     held_out = draw_detection_set(test.table, test.embeddings, n_random=0, seed=seed)
     if not len(held_out.features):

@@ -1,5 +1,6 @@
 """Scripts, languages and texts that English rules do not fit: whole words, or a sentence that says what to do."""
 
+import re
 import unicodedata
 
 import numpy as np
@@ -65,6 +66,31 @@ def test_a_script_without_spaces_is_said(words):
         "面条, 豆腐",
         "豆腐, 面条",
     }
+
+
+def test_a_tokenizer_says_where_words_end(words):
+    """Chinese as it is written, and a tokenizer that knows the words it was made of (jieba's place)."""
+    known = ["望远镜", "彗星", "面条", "豆腐", "我们", "昨天", "看见", "吃了", "很多"]
+    cut = re.compile("|".join(known)).findall
+    texts = [
+        "昨天我们看见很多望远镜。",
+        "我们昨天吃了很多面条。",
+        "我们看见彗星和望远镜。",
+        "昨天吃了豆腐和面条。",
+    ] * 12
+    chinese = Language(frozenset(known[4:]), tokenizer=cut)
+    encode = lambda some: words.encode([" ".join(cut(text)) or "无" for text in some])
+    table, x, sae = (
+        sparse.csr_matrix(np.eye(2, dtype=np.float32)[np.arange(48) % 2]),
+        encode(texts),
+        make_sae("topk", 48, 2, 1),
+    )
+    part = EncodedTexts(table, texts, x, np.array(["all"] * 48))
+    names = name_features(sae, part, part, EmbeddingCache(encode), independent=encode, language=chinese)
+    assert names.terms[0][0] == "望远镜" and names.terms[1][0] == "面条"
+    keywords = KeyBERTInterpreter(encode, language=chinese).label(table, texts, x)
+    assert "望远镜" in keywords.label[0] and "面条" in keywords.label[1]
+    assert {w for label in keywords.label for w in re.split(", | ", label)} <= set(known[:4])
 
 
 def test_stop_words_and_stems_of_a_language(words):
