@@ -21,6 +21,7 @@ from scipy import sparse
 from saelib.activations import EncodedTexts, feature_stats, top_texts
 from saelib.attribution import WordEffects, word_effects
 from saelib.browser import atlas
+from saelib.browser.render import environment
 from saelib.encoder import Encoder
 from saelib.naming.pipeline import as_shown
 from saelib.naming.trust import named_share
@@ -273,8 +274,10 @@ def make_view(
         families if families is not None and len(families) else None, called,
         _provenance(sae, n, encoder, corpus),
     )  # fmt: skip
-    for name in ("table", "same", "named_share", "kin"):  # so that the first screen does not wait for them
+    for name in ("table", "same", "named_share", "kin"):  # so that the first screen does not wait for them,
         getattr(view, name)
+    for name in environment().list_templates():  # nor for templates to be compiled
+        environment().get_template(name)
     return view
 
 
