@@ -85,7 +85,7 @@ class FamilyPane(w.HTML):
     """A family as a tree: the one that was asked for, as long as the selected feature is in it."""
 
     def __init__(self, view: FeatureView, state: State) -> None:
-        super().__init__(layout=WIDE)
+        super().__init__(layout=w.Layout(width="100%"))  # its own: panes are hidden by it
         self.view, self.state, self.asked = view, state, -1
 
     def show(self, family: int | None = None) -> None:

@@ -429,6 +429,7 @@ def test_families_on_card_map_and_page(family_view):
 def test_families_in_the_notebook(family_view, view):
     b = Browser(family_view, feature=5)
     assert list(b.panes) == ["Examples", "Text", "Neighbours", "Family", "Note"]
+    assert b.family.layout.display == "none" and b.card.layout.display is None  # it alone is hidden
     b._hear("family", 0)
     assert b.pane.value == "Family" and "Family 0<" in b.family.value
     b._hear("feature", 7)  # walked to a child: the tree stays
