@@ -12,11 +12,12 @@ import json
 import os
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
+import torch
 import xxhash
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
@@ -132,6 +133,23 @@ def read_tensor_file(path: Path) -> tuple[dict[str, Tensor], dict | None]:
     except (SafetensorError, OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         problem = f"{type(error).__name__}: {str(error)[:200]}"
     raise ValueError(f"{path} is damaged, or of an earlier version ({problem})")
+
+
+def kept(path: Path | None, shape: tuple[int, ...], make: Callable[[], np.ndarray]) -> np.ndarray:
+    """A float32 array that is slow to make: read from `path` where it is whole there, else made and kept.
+
+    One changed bit, another shape, or no file: it is made anew. `path` None: it is not kept.
+    """
+    if path is not None:
+        with suppress(ValueError, OSError):
+            tensors, about = read_tensor_file(path)
+            if about is not None and tensors["array"].shape == shape:
+                return tensors["array"].numpy()
+    made = np.ascontiguousarray(make(), dtype=np.float32)
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(path, tensor_file({"array": torch.from_numpy(made)}, {}))
+    return made
 
 
 def digest(tensors: Mapping[str, Tensor], *texts: str) -> str:

@@ -27,6 +27,7 @@ TESTS_ONLY = {
     "pytest-xdist",
     "ruff",
     "playwright",
+    "faiss-cpu",
 }
 RECORDING_PIP = """
 import json, os, sys

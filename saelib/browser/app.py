@@ -19,7 +19,7 @@ from saelib.browser.controls import WIDE, WRAPPED, Links, Pager, State, Tabs, au
 from saelib.browser.lookup import SORTS, Keep, find, first_shown, similarity, word_hits
 from saelib.browser.maps import TextMap, feature_map
 from saelib.browser.notes import Notes
-from saelib.browser.panes import ExamplesPane, NeighboursPane, NotePane, TextPane
+from saelib.browser.panes import ExamplesPane, FamilyPane, NeighboursPane, NotePane, TextPane
 from saelib.browser.render import box, clean, dim, error, render, style, styled
 from saelib.browser.report import framed, page
 from saelib.browser.view import FeatureView, check_feature
@@ -161,8 +161,11 @@ class Browser:
         self.examples, self.neighbours = ExamplesPane(view, state), NeighboursPane(view, state)
         self.note = NotePane(state, self.notes)
         self.note.field.observe(lambda _: self._show_list(), "value")
+        self.family = FamilyPane(view, state)
+        family = {"Family": self.family} if view.families is not None else {}
         self.panes = {
-            "Examples": self.examples, "Text": self.text, "Neighbours": self.neighbours, "Note": self.note,
+            "Examples": self.examples, "Text": self.text, "Neighbours": self.neighbours, **family,
+            "Note": self.note,
         }  # fmt: skip
         self.pane = tabs(list(self.panes), "show")
         self.pane.observe(self._show_pane, "value")
@@ -180,6 +183,9 @@ class Browser:
             elif kind == "text" and 0 <= int(value) < len(self.view.texts):
                 self.state.document = int(value)
                 self.pane.value = "Text"
+            elif kind == "family" and "Family" in self.panes:
+                self.pane.value = "Family"
+                self.family.show(int(value))
             elif kind == "sort" and value in SORTS:
                 self.reverse, self.sort = value == self.sort and not self.reverse, str(value)
                 self._refresh()
@@ -277,7 +283,7 @@ class Browser:
         """Only the chosen pane is drawn: a selection is answered sooner."""
         for name, pane in self.panes.items():
             pane.layout.display = None if name == self.pane.value else "none"
-        if self.pane.value in ("Examples", "Neighbours") or self.state.document < 0:
+        if self.pane.value in ("Examples", "Neighbours", "Family") or self.state.document < 0:
             self.panes[self.pane.value].show()
 
     def _show_document(self, _: object = None) -> None:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from saelib.files import array_bytes, write
+from saelib.files import kept
 from saelib.sae import SAE
 
 BLUE, ORANGE, GREEN, RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"  # Okabe–Ito
@@ -50,35 +50,31 @@ def fingerprint(sae: SAE) -> str:
 
 def map_file(sae: SAE, folder: Path) -> Path:
     """Where the map of this SAE is kept: named after its decoder, so that no other SAE gets an old map."""
-    return Path(folder) / f"map-{fingerprint(sae)}.npy"
+    return Path(folder) / f"map-{fingerprint(sae)}.safetensors"
 
 
 def feature_xy(sae: SAE, folder: Path | None = None) -> np.ndarray:
-    """The decoder rows in two dimensions (d_sae, 2), kept in `folder`.
+    """The decoder rows in two dimensions (d_sae, 2), kept in `folder`; made anew where the file is damaged.
 
     UMAP (McInnes et al. 2018) where it is installed and there are ten features or more, else two principal
     components.
     """
+    return kept(map_file(sae, folder) if folder else None, (sae.d_sae, 2), lambda: _two_dimensions(sae))
+
+
+def _two_dimensions(sae: SAE) -> np.ndarray:
     W = sae.W_dec.detach().cpu().numpy()
-    file = map_file(sae, folder) if folder else None
-    if file and file.exists():
-        return np.load(file, allow_pickle=False)
     try:
         from umap import UMAP
     except ImportError:
         UMAP = None
     if UMAP and len(W) >= 10:
         settings = {"n_neighbors": min(15, len(W) - 1), "min_dist": 0.15, "metric": "cosine"}
-        xy = UMAP(**settings, random_state=0, n_jobs=1).fit_transform(W)
-    else:
-        centred = W - W.mean(0)
-        xy = np.zeros((len(W), 2))
-        axes = np.linalg.svd(centred, full_matrices=False)[2][:2]
-        xy[:, : len(axes)] = centred @ axes.T
-    if file:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write(file, array_bytes(xy.astype(np.float32)))
-    return xy.astype(np.float32)
+        return UMAP(**settings, random_state=0, n_jobs=1).fit_transform(W)
+    centred, xy = W - W.mean(0), np.zeros((len(W), 2))
+    axes = np.linalg.svd(centred, full_matrices=False)[2][:2]
+    xy[:, : len(axes)] = centred @ axes.T
+    return xy
 
 
 def unit_square(xy: np.ndarray) -> np.ndarray:

@@ -74,10 +74,10 @@ def text_rows(
     view: FeatureView, frame: pd.DataFrame, feature: int | None, marked: int = 0, opens: bool = True,
     nothing: str = "No text activates this feature.",
 ) -> Markup:  # fmt: skip
-    """Texts (columns `row`, `act`) with their activation as number and bar (of the feature's highest; of 1
-    where there is no feature), words marked in the first `marked` of them."""
-    rows = list(zip(frame.row.astype(int), frame.act.astype(float), strict=True))
-    words = {r: highlighted(view, view.texts[r], feature) for r, _ in rows[:marked]}
+    """Texts (columns `row`, `act`, `times`) with their activation as number and bar (of its highest;
+    of 1 where there is no feature), words marked in the first `marked` of them."""
+    rows = list(zip(frame.row.tolist(), frame.act.tolist(), frame.times.tolist(), strict=True))
+    words = {r: highlighted(view, view.texts[r], feature) for r, *_ in rows[:marked]}
     top = 1.0 if feature is None else max(float(view.stats["max"].iloc[feature]), 1e-9)
     return render("texts.html", view=view, rows=rows, marked=words, top=top, opens=opens, nothing=nothing)
 
@@ -118,6 +118,24 @@ def neighbours(view: FeatureView, feature: int) -> Markup:
     side = Markup("<div><h4>{}</h4>{}</div>")
     sides = [side.format(title, rows(found)) for title, found in lists.items()]
     return Markup('<div class="two">{}</div>').format(Markup().join(sides))
+
+
+def family(view: FeatureView, number: int, widest: int = 40) -> Markup:
+    """A family as a tree, its strongest branches first, beside the heat map of its members: on which
+    share of the rarer one's texts the other is active too. Of more than `widest`, those near the root."""
+    tree = view.families[view.families.family == number]
+    shown = tree.head(widest).sort_values("weight", ascending=False, kind="stable")
+    below, order = shown.groupby("parent").indices, []
+    todo = [i for i in range(len(shown)) if shown.parent.iloc[i] < 0]
+    while todo:
+        order.append(todo.pop())
+        todo += reversed(below.get(shown.feature.iloc[order[-1]], []))
+    shown = shown.iloc[order]
+    on = (view.table[:, shown.feature] > 0).astype(np.float32)
+    both, n = (on.T @ on).toarray(), np.asarray(on.sum(0)).ravel()
+    w = both / (np.minimum.outer(n, n) + 1)
+    rows = list(zip(shown.itertuples(index=False), w.tolist(), strict=True))
+    return render("family.html", view=view, number=number, rows=rows, more=len(tree) - len(shown))
 
 
 def share_rows(view: FeatureView, parts: pd.DataFrame, n: int = 15) -> Markup:

@@ -82,10 +82,10 @@ def while_open(state: State, page: str, draw: Callable[[], None], *names: str) -
 
 
 class Links(anywidget.AnyWidget):
-    """Hears clicks on links to features and texts and on heads of columns, anywhere in the browser's HTML.
+    """Hears clicks on links and on heads of columns, anywhere in the browser's HTML.
 
     Args:
-        hear: called with "feature", "text" or "sort", and the number or name that was clicked.
+        hear: called with "feature", "text", "family" or "sort", and the number or name that was clicked.
     """
 
     _esm = script("links.js")

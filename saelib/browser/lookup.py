@@ -13,7 +13,7 @@ import snowballstemmer
 
 from saelib.browser import atlas
 from saelib.browser.view import FeatureView
-from saelib.files import array_bytes, write
+from saelib.files import kept
 
 SORTS = {
     "trust": None, "density": "density", "max": "max", "mean": "mean_active", "label": "label", "id": "id",
@@ -137,18 +137,14 @@ def similarity(view: FeatureView, query: str) -> np.ndarray:
 
 
 def label_vectors(view: FeatureView) -> np.ndarray:
-    """Embeddings of all labels (d_sae, d_in), computed once and kept in the view's folder."""
+    """Embeddings of all labels (d_sae, d_in), computed once and kept in the view's folder;
+    made anew where the file is damaged."""
     content = "\n".join([getattr(view.encoder, "fingerprint", ""), *view.labels]).encode("utf-8", "replace")
-    name = f"labels-{hashlib.sha256(content).hexdigest()[:16]}.npy"
+    name = f"labels-{hashlib.sha256(content).hexdigest()[:16]}.safetensors"
     if view.vectors is None or view.vectors[0] != name:
         file = view.folder / name if view.folder else None
-        if file and file.exists():
-            vectors = np.load(file, allow_pickle=False)
-        else:
-            vectors = view.encode([text or "?" for text in view.labels])
-            if file:
-                file.parent.mkdir(parents=True, exist_ok=True)
-                write(file, array_bytes(vectors))
+        shape = (view.sae.d_sae, view.sae.d_in)
+        vectors = kept(file, shape, lambda: view.encode([text or "?" for text in view.labels]))
         view.vectors = (name, vectors)
     return view.vectors[1]
 
@@ -168,11 +164,12 @@ def landmarks(view: FeatureView) -> np.ndarray:
 
 
 def nearest(view: FeatureView, x: np.ndarray, n: int = 5, but: int = -1) -> tuple[np.ndarray, np.ndarray]:
-    """The n corpus texts nearest to an embedding (rows, cosines), without the row `but`."""
-    cosine = view.embeddings @ x
+    """The n corpus texts nearest to an embedding (rows, cosines), equal ones once, without the text `but`."""
+    cosine, (first, _) = view.embeddings @ x, view.same
+    there = first == np.arange(len(first))
     if but >= 0:
-        cosine[but] = -2
-    return _largest(cosine, min(n, len(cosine) - (but >= 0)))
+        there[first[but]] = False
+    return _largest(np.where(there, cosine, -2), min(n, int(there.sum())))
 
 
 def _largest(values: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
@@ -195,23 +192,28 @@ def band_texts(
     that do not activate it.
 
     Returns:
-        columns `row`, `act`, by falling activation (near misses: by falling similarity).
+        columns `row`, `act`, `times` (equal texts are shown once, as many times as they are there), by
+        falling activation (near misses: by falling similarity).
     """
-    column = view.table[:, feature]
+    column, (first, times) = view.table[:, feature], view.same
     order = np.argsort(-column.data, kind="stable")
-    rows, acts = column.indices[order], column.data[order]
+    every, acts = column.indices[order], column.data[order]
+    once = np.sort(np.unique(first[every], return_index=True)[1])
+    rows, acts = every[once], acts[once]
+    shown = lambda some, act: pd.DataFrame({"row": some, "act": act, "times": times[some]})
     part = slice(page * size, (page + 1) * size)
     if band == "strongest" or not len(rows):
         some = slice(0, 0) if band != "strongest" else part
-        return pd.DataFrame({"row": rows[some], "act": acts[some]}), len(rows)
+        return shown(rows[some], acts[some]), len(rows)
     if band == "near misses":
         score = view.embeddings @ view.embeddings[rows[:10]].mean(0)
-        score[rows] = -2
-        best = _largest(score, min(50, len(score) - len(rows)))[0]
-        return pd.DataFrame({"row": best[part], "act": 0.0}), len(best)
+        score[first != np.arange(len(score))] = -2
+        score[every] = -2
+        best = _largest(score, min(50, int((score > -2).sum())))[0]
+        return shown(best[part], 0.0), len(best)
     quarter = np.array_split(np.arange(10, max(len(rows), 10)), 4)[BANDS.index(band) - 1]
     some = np.sort(np.random.default_rng(feature).permutation(quarter)[part])
-    return pd.DataFrame({"row": rows[some], "act": acts[some]}), len(quarter)
+    return shown(rows[some], acts[some]), len(quarter)
 
 
 def texts_with(
@@ -220,11 +222,13 @@ def texts_with(
     """A page of the texts that activate all of the features, and how many there are.
 
     Returns:
-        columns `row` and `act` (the lowest of their activations over its maximum), falling.
+        columns `row`, `act` (the lowest of their activations over its maximum), falling, and `times`.
     """
     acts = view.by_text[:, features].toarray() / view.stats["max"].to_numpy()[features].clip(1e-9)
     least = acts.min(1)
+    first, times = view.same
     rows = np.flatnonzero(least > 0)
+    rows = rows[np.sort(np.unique(first[rows], return_index=True)[1])]
     order = rows[np.argsort(-least[rows], kind="stable")]
     some = order[page * size : (page + 1) * size]
-    return pd.DataFrame({"row": some, "act": least[some]}), len(rows)
+    return pd.DataFrame({"row": some, "act": least[some], "times": times[some]}), len(rows)

@@ -9,13 +9,17 @@ from collections.abc import Callable
 
 import anywidget
 import numpy as np
+import pandas as pd
 import traitlets
 
-from saelib.browser.atlas import domain_looks, drawing_order, unit_square
+from saelib.browser.atlas import OTHER, domain_looks, drawing_order, unit_square
 from saelib.browser.controls import State, while_open
 from saelib.browser.lookup import by_weight
 from saelib.browser.render import clean, script
 from saelib.browser.view import FeatureView
+
+COLOURED = 40  # families with a colour and shape of their own
+SMALLER, NONE = -2, -1  # what stands for the others
 
 
 class PointMap(anywidget.AnyWidget):
@@ -44,8 +48,7 @@ def point_data(noun: str, ids: np.ndarray, xy: np.ndarray, labels: list[str], **
     data = {"noun": noun, "ids": ids.tolist(), "x": columns[0], "y": columns[1], "r": [3.5] * n}
     data |= {
         "labels": labels,
-        "group": [0] * n,
-        "looks": [],
+        "kinds": {},
         "values": {},
         "order": list(range(n)),
         "named": [],
@@ -53,18 +56,35 @@ def point_data(noun: str, ids: np.ndarray, xy: np.ndarray, labels: list[str], **
     return data | more
 
 
+def _kinds(keys: pd.Series, order: list, called: Callable[[object], str], rest: dict | None = None) -> dict:
+    """Which colour and shape each point has (`group`), and what these stand for (`looks`), in this order.
+
+    Args:
+        keys: of each point. rest: keys that are drawn in a grey, and their names.
+    """
+    looks = domain_looks(order) | dict.fromkeys(rest or {}, OTHER)
+    count, names = keys.value_counts(), {key: called(key) for key in order} | (rest or {})
+    place = {key: i for i, key in enumerate(key for key in looks if key in count)}
+    shown = [
+        {"name": clean(names[key], 40), "colour": looks[key][0], "path": looks[key][1].path,
+         "sign": looks[key][1].sign, "count": int(count[key])} for key in place
+    ]  # fmt: skip
+    return {"group": keys.map(place).tolist(), "looks": shown}
+
+
 def feature_data(view: FeatureView) -> dict:
-    """The live features as points: place by decoder row, size by density, colour by domain or number."""
+    """The live features as points: place by decoder row, size by density, colour by domain or family."""
     live = np.flatnonzero(view.stats.n_texts > 0)
     if not len(live):
         return point_data("features", live, view.xy, [])
     density, xy = view.stats.density.to_numpy()[live], unit_square(view.xy[live])
-    groups = view.stats.top_domain.iloc[live]
-    count, looks = groups.value_counts(), []
-    for name, (colour, shape) in domain_looks([d for d in view.base_rate.index if d in count]).items():
-        look = {"name": clean(name, 40), "colour": colour, "path": shape.path, "sign": shape.sign}
-        looks.append(look | {"count": int(count[name])})
-    place = {name: i for i, name in enumerate(d for d in view.base_rate.index if d in count)}
+    kinds = {"domain": _kinds(view.stats.top_domain.iloc[live], list(view.base_rate.index), str)}
+    if view.kin:
+        family = pd.Series([view.kin[f].families[0] if f in view.kin else NONE for f in live])
+        large = family[family != NONE].value_counts().index[:COLOURED].tolist()
+        family = family.where(family.isin([*large, NONE]), SMALLER)
+        rest = {SMALLER: "smaller families", NONE: "in no family"}
+        kinds["family"] = _kinds(family, large, view.family_name, rest)
     least, more = (1.5, 3) if len(live) > 6000 else (2, 4) if len(live) > 1000 else (3, 5)
     trusts = [None if np.isnan(t) else round(t, 3) for t in view.trusts.iloc[live]]
     at = np.full(view.sae.d_sae, -1)
@@ -73,7 +93,7 @@ def feature_data(view: FeatureView) -> dict:
     return point_data(
         "features", live, xy, [clean(view.labels[f], 80) for f in live],
         r=(least + more * np.sqrt(density / density.max())).round(1).tolist(),
-        group=groups.map(place).tolist(), looks=looks,
+        kinds=kinds,
         values={view.trust_name: trusts, "log10 density": np.log10(density).round(3).tolist()},
         order=drawing_order(xy, density).tolist(), named=named[named >= 0].tolist(),
     )  # fmt: skip

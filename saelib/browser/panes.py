@@ -81,6 +81,26 @@ class NeighboursPane(w.HTML):
         self.value = box(cards.neighbours(self.view, self.state.feature))
 
 
+class FamilyPane(w.HTML):
+    """A family as a tree: the one that was asked for, as long as the selected feature is in it."""
+
+    def __init__(self, view: FeatureView, state: State) -> None:
+        super().__init__(layout=w.Layout(width="100%"))  # its own: panes are hidden by it
+        self.view, self.state, self.asked = view, state, -1
+
+    def show(self, family: int | None = None) -> None:
+        """A family by its number, else that of the selected feature."""
+        kin = self.view.kin.get(self.state.feature)
+        if family in set(self.view.families.family):
+            self.asked = family
+        elif not kin:
+            self.asked = -1
+        elif self.asked not in kin.families:
+            self.asked = kin.families[0]
+        no = dim("This feature is in no family.")
+        self.value = no if self.asked < 0 else box(cards.family(self.view, self.asked))
+
+
 class NotePane(w.VBox):
     """Your note on the selected feature; it is kept when the field is left."""
 

@@ -24,22 +24,27 @@ from saelib.browser.render import HIDDEN, clean, render, script, style
 from saelib.browser.view import FeatureView
 
 IN_PART = 48  # pages of features that are compressed together
+PATIENCE = 8000  # texts to embed so that words are marked in a page: some ten seconds on two cores
 
 
 def page(
-    view: FeatureView, features: np.ndarray | None = None, notes: dict[str, str] | None = None, mark: int = 0
-) -> str:
+    view: FeatureView, features: np.ndarray | None = None, notes: dict[str, str] | None = None,
+    mark: int | None = None,
+) -> str:  # fmt: skip
     """All views as one HTML file: map and table at the left, at the right the page of the feature clicked.
 
     Args:
         features: which, in this order; None for all by density. notes: by feature. mark: in how
-        many of the strongest texts of each feature the words are marked that carry it; each needs as many
-        embeddings as it has words.
+            many of the strongest texts of each feature the words are marked that carry it; each needs as many
+            embeddings as it has words. None: up to three, as many as `PATIENCE` allows.
     """
     features = find(view, keep=Keep(dead=True)) if features is None else np.asarray(features)
     known = {int(f): note for f, note in (notes or {}).items() if str(f).isdecimal()}
+    mark = _affordable(view, features) if mark is None else mark
     content = {str(f): _feature_page(view, int(f), known.get(int(f), ""), mark) for f in features}
     content["home"] = _home(view, features[:3])
+    if view.families is not None:
+        content |= {f"family={i}": cards.family(view, int(i)) for i in view.families.family.unique()}
     keys = list(content)
     parts = [{k: content[k] for k in keys[i : i + IN_PART]} for i in range(0, len(keys), IN_PART)]
     packed = [
@@ -65,6 +70,17 @@ def page(
         live=int((view.stats.n_texts > 0).sum()), table=cards.feature_rows(view, features, notes=known),
     )  # fmt: skip
     return str(content)
+
+
+def _affordable(view: FeatureView, features: np.ndarray, most: int = 3) -> int:
+    """In how many texts of each feature words can be marked with at most `PATIENCE` texts to embed."""
+    if view.encoder is None:
+        return 0
+    for n in range(most, 0, -1):
+        texts = {view.texts[r] for r in np.unique(view.rows[features, :n]) if r >= 0} - set(view.effects)
+        if sum(min(len(text.split()), 60) + 1 for text in texts) <= PATIENCE:
+            return n
+    return 0
 
 
 def _feature_page(view: FeatureView, f: int, note: str, mark: int) -> Markup:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -20,6 +21,7 @@ from scipy import sparse
 from saelib.activations import EncodedTexts, feature_stats, top_texts
 from saelib.attribution import WordEffects, word_effects
 from saelib.browser import atlas
+from saelib.browser.render import environment
 from saelib.encoder import Encoder
 from saelib.naming.pipeline import as_shown
 from saelib.naming.trust import named_share
@@ -27,6 +29,15 @@ from saelib.sae import SAE
 
 PATIENCE = 3000  # words to embed again when a text's words are marked: about a second on two cores
 NO_NAME = ("unnamed", "(no label)", "(dead)")
+
+
+class Kin(NamedTuple):
+    """Of a feature: its families, the one where it is nearest to the root first, and its parents and children
+    in any of them."""
+
+    families: list[int]
+    parents: list[int]
+    children: list[int]
 
 
 @dataclass
@@ -42,6 +53,7 @@ class FeatureView:
             co-activation.
         encoder: None where no text can be embedded. folder: where slow results are kept.
         groups: the article of each text (n,), None where it is not known.
+        families: of `find_families`, None where none were looked for. family_names: index family, as shown.
         about: where all this is from, as it is printed on every page: title → words.
         effects, vectors: what was computed on the way (words left out, embedded labels).
     """
@@ -62,6 +74,8 @@ class FeatureView:
     encoder: Encoder | None = None
     folder: Path | None = None
     groups: np.ndarray | None = None
+    families: pd.DataFrame | None = None
+    family_names: pd.Series | None = None
     about: dict[str, str] = field(default_factory=dict)
     effects: dict[str, WordEffects] = field(default_factory=dict)
     vectors: tuple[str, np.ndarray] | None = None
@@ -104,6 +118,34 @@ class FeatureView:
         sae, x = self.sae, torch.from_numpy(x).float().to(self.sae.mean.device)[None]
         left = x - sae.decode(sae.encode(x) * torch.from_numpy(self.named).to(x.device))
         return float(1 - left.square().sum() / (x - sae.mean).square().sum().clamp_min(1e-12))
+
+    @cached_property
+    def same(self) -> tuple[np.ndarray, np.ndarray]:
+        """Of every text the first row that holds the same, and how many rows do: (n,), (n,)."""
+        codes = pd.factorize(np.array([text.strip() for text in self.texts], dtype=object))[0]
+        return np.unique(codes, return_index=True)[1][codes], np.bincount(codes)[codes]
+
+    @cached_property
+    def kin(self) -> dict[int, Kin]:
+        """The features that are in a family, each with its families, parents and children there."""
+        if self.families is None:
+            return {}
+        near_root = self.families.sort_values(["depth", "weight"], ascending=[True, False], kind="stable")
+        below = near_root[near_root.parent >= 0]
+        parents = below.groupby("feature").parent.unique().to_dict()
+        children = below.groupby("parent").feature.unique().to_dict()
+        of = near_root.groupby("feature").family.unique().to_dict()
+        listed = lambda some, f: some[f].tolist() if f in some else []
+        return {f: Kin(listed(of, f), listed(parents, f), listed(children, f)) for f in of}
+
+    def family_name(self, family: int) -> str:
+        """As it may be shown: "unnamed" with what its root is called where it has no name of its own."""
+        names = self.family_names if self.family_names is not None else {}
+        name = names.get(family, "unnamed")
+        if name != "unnamed":
+            return name
+        root = int(self.families.feature[self.families.family == family].iloc[0])
+        return f"unnamed (root: {self.labels[root]})" if self.named[root] else f"unnamed ({family})"
 
     @cached_property
     def names_to_search(self) -> list[str]:
@@ -197,13 +239,15 @@ def _listed(value: object) -> list:
 def make_view(
     sae: SAE, texts: EncodedTexts, names: pd.DataFrame, *, encoder: Encoder | None = None,
     folder: str | Path | None = None, groups: np.ndarray | None = None, corpus: str = "",
+    families: pd.DataFrame | None = None, family_names: pd.DataFrame | None = None,
 ) -> FeatureView:  # fmt: skip
     """Compute what the browser reads; the slow part (the map) is kept in `folder` when given.
 
     Args:
         texts: from `read_texts`; domains may be None, or hold None. names: an index of features and a column
             `label`. groups: the article of each text, for intervals that count articles. corpus: its name,
-            for the line that says where all this is from.
+            for the line that says where all this is from. families, family_names: what `find_families` and
+            `name_families` returned, for features to be walked from parent to child.
 
     Raises:
         ValueError: table, texts, embeddings, names or SAE do not belong together.
@@ -214,16 +258,27 @@ def make_view(
         raise ValueError(f"{found} and d_sae {sae.d_sae}: read the texts with this SAE (read_texts)")
     if "terms" in names and names.terms.map(lambda t: isinstance(t, str)).any():
         raise ValueError("names.terms holds text, not lists (from a CSV?): keep names in parquet")
+    if families is not None and not families.feature.between(0, sae.d_sae - 1).all():
+        raise ValueError(f"families have features beyond {sae.d_sae - 1}: find them in this SAE's table")
+    called = None
+    if family_names is not None:
+        called = family_names.label.where(family_names.shown.astype(bool), "unnamed")
     given = [None] * n if texts.domains is None else texts.domains
     domains = np.array(["(none)" if pd.isna(d) else str(d) for d in given], dtype=object)
     near, near_cosine = _nearest_rows(sae.W_dec.detach().cpu(), min(10, sae.d_sae - 1))
     together, count = _most_together(table, min(10, sae.d_sae - 1))
-    return FeatureView(
+    view = FeatureView(
         sae, texts.texts, domains, texts.embeddings, table, names.set_axis(names.index.astype(int)),
         feature_stats(table, domains.astype(str)), top_texts(table, 20)[0], near, near_cosine, together,
         count, atlas.feature_xy(sae, folder), encoder, Path(folder) if folder else None, groups,
+        families if families is not None and len(families) else None, called,
         _provenance(sae, n, encoder, corpus),
     )  # fmt: skip
+    for name in ("table", "same", "named_share", "kin"):  # so that the first screen does not wait for them,
+        getattr(view, name)
+    for name in environment().list_templates():  # nor for templates to be compiled
+        environment().get_template(name)
+    return view
 
 
 def _provenance(sae: SAE, n_texts: int, encoder: Encoder | None, corpus: str) -> dict[str, str]:

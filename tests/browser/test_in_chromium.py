@@ -17,12 +17,15 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from test_views import view  # noqa: F401 (fixture)
+from test_views import family_view, view  # noqa: F401 (fixtures)
 
 ROOT = Path(__file__).resolve().parents[2]
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
 SHOTS = Path(os.environ.get("SCREENSHOTS", ROOT / "data" / "screenshots"))
 PATIENCE = 30_000  # ms: a wait that ends in a failure, not a speed that is asked for
+SIZE = os.environ.get(
+    "BROWSER_SIZE", "3072x36000"
+)  # features × texts (tests/benchmarks/browser.py has others)
 SIZES = ((390, 844), (820, 1100), (1366, 768), (1920, 1080))
 pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="no chromium: apt-get install chromium, or set CHROMIUM"),
@@ -40,10 +43,11 @@ from saelib.activations import EncodedTexts
 from saelib.browser.atlas import map_file
 from saelib.browser.app import browse
 from saelib.browser.view import make_view
+from saelib.files import kept
 from saelib.sae import make_sae
 
 rng, words = np.random.default_rng(0), ["river", "castle", "violin", "galaxy", "bread", "tiger"]
-d_sae, n = 3072, 36_000
+d_sae, n = map(int, SIZE.split("x"))
 texts = [*EVIL, *(" ".join(rng.choice(words, 4)) + f" number{i}" for i in range(n - len(EVIL)))]
 encoder = WordEncoder()
 x = rng.normal(size=(n, 48)).astype(np.float32)
@@ -52,7 +56,7 @@ x[:6] = encoder.encode([t[:500] for t in EVIL])
 sae = make_sae("topk", 48, d_sae, 16)
 sae.fit_normalizer(torch.from_numpy(x))
 with torch.no_grad():
-    table = sparse.vstack([sparse.csr_matrix(sae.encode(torch.from_numpy(c)).numpy()) for c in np.array_split(x, 20)])
+    table = sparse.vstack([sparse.csr_matrix(sae.encode(torch.from_numpy(c)).numpy()) for c in np.array_split(x, n // 1800)])
 table = table.multiply((np.arange(d_sae) != 3071)[None]).tocsr()
 table.eliminate_zeros()
 labels = [f"{words[i % 6]}, feature{i}" for i in range(d_sae)]
@@ -68,9 +72,15 @@ names["term_scores"] = [[0.9] * len(t) for t in names.terms]
 names.loc[::50, "note"] = "words beginning with qu-"
 import pathlib
 folder = pathlib.Path(FOLDER)
-np.save(map_file(sae, folder), rng.normal(size=(d_sae, 2)).astype(np.float32))
+kept(map_file(sae, folder), (d_sae, 2), lambda: rng.normal(size=(d_sae, 2)))
 encoded = EncodedTexts(table, texts, x, rng.choice(["art", "physics", "<b>evil</b>"], n))
-view = make_view(sae, encoded, names, encoder=encoder, folder=folder, corpus="synthetic <i>texts</i>")
+tree = np.arange(0, 2000)
+families = pd.DataFrame({"family": tree // 10, "feature": tree, "parent": np.where(tree % 10, tree // 10 * 10, -1)})
+families = families.assign(depth=(tree % 10 > 0).astype(int), weight=1.0)
+family_names = pd.DataFrame({"label": [f"family {w} {i}" for i, w in enumerate(words * 34)][:200], "shown": True})
+family_names.loc[0, "label"] = EVIL[1]
+view = make_view(sae, encoded, names, encoder=encoder, folder=folder, corpus="synthetic <i>texts</i>",
+                 families=families, family_names=family_names)
 """
 SHOW = """
 browser = browse(view, notes=folder / "notes.json", feature=5)
@@ -82,7 +92,7 @@ tiny = make_sae("topk", 48, 64, 8)
 tiny.fit_normalizer(torch.from_numpy(x[:300]))
 with torch.no_grad():
     acts = sparse.csr_matrix(tiny.encode(torch.from_numpy(x[:300])).numpy())
-np.save(map_file(tiny, folder), rng.normal(size=(64, 2)).astype(np.float32))
+kept(map_file(tiny, folder), (64, 2), lambda: rng.normal(size=(64, 2)))
 small = make_view(tiny, EncodedTexts(acts, texts[:300], x[:300], encoded.domains[:300]), names[:64], folder=folder)
 """
 
@@ -111,7 +121,11 @@ def chromium():
 def page(chromium, tmp_path_factory):
     """A JupyterLab page on loopback with the notebook open and its cells run."""
     folder = tmp_path_factory.mktemp("lab")
-    setup = SETUP.replace("ROOT", repr(str(ROOT))).replace("FOLDER", repr(str(folder)))
+    setup = (
+        SETUP.replace("ROOT", repr(str(ROOT)))
+        .replace("FOLDER", repr(str(folder)))
+        .replace("SIZE", repr(SIZE))
+    )
     book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c) for c in (setup + SMALL, SHOW, CELL)])
     book.metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
     nbformat.write(book, folder / "walk.ipynb")
@@ -136,8 +150,10 @@ def page(chromium, tmp_path_factory):
         page.on("request", lambda r: page.requests.append(r.url))
         page.on("pageerror", lambda e: page.errors.append(str(e)))
         page.goto(f"http://127.0.0.1:{port}/lab/tree/walk.ipynb?token={token}")
-        page.wait_for_selector(".jp-Notebook .jp-CodeCell", timeout=PATIENCE)
-        page.wait_for_selector(".jp-Notebook-ExecutionIndicator", state="attached")
+        page.wait_for_selector(".jp-Notebook .jp-CodeCell", timeout=10 * PATIENCE)
+        page.wait_for_selector(
+            ".jp-Notebook-ExecutionIndicator[data-status='idle']", state="attached", timeout=10 * PATIENCE
+        )
         time.sleep(2)
         for label in ("No", "Close", "Dismiss"):  # a question about news, if it is asked
             for button in page.get_by_role("button", name=label, exact=True).all():
@@ -146,8 +162,8 @@ def page(chromium, tmp_path_factory):
         run(page, 0, "[1]")
         page.locator(".jp-CodeCell .cm-content").nth(1).click()
         began = time.perf_counter()
-        page.keyboard.press("Shift+Enter")
-        page.wait_for_selector(".sae-browser h3", timeout=PATIENCE)
+        page.keyboard.press("Control+Enter")  # stays at this cell: one that is scrolled away is not drawn
+        page.wait_for_selector(".sae-browser h3", timeout=10 * PATIENCE)
         page.first_paint = time.perf_counter() - began
         page.keyboard.press("Escape")
         page.keyboard.press("Control+b")  # hide the side bar: a 13-inch screen
@@ -163,11 +179,11 @@ def page(chromium, tmp_path_factory):
 
 def run(page, number, prompt):
     page.locator(".jp-CodeCell .cm-content").nth(number).click()
-    page.keyboard.press("Shift+Enter")
+    page.keyboard.press("Control+Enter")
     page.wait_for_function(
         "([i, p]) => document.querySelectorAll('.jp-InputPrompt')[i].innerText.includes(p)",
         arg=[number, prompt],
-        timeout=3 * PATIENCE,
+        timeout=20 * PATIENCE,
     )
 
 
@@ -476,6 +492,32 @@ def test_sentence_and_comparisons(page):
     button(page, "Features").click()
 
 
+def test_families_are_walked_from_parent_to_child(page):
+    """The map by family; from a card to the family's tree, to the parent, to another child."""
+    choose(page, 45)
+    page.locator(".sae-left .sae-map select").first.select_option("family")
+    page.wait_for_function("() => document.querySelector('.sae-map').map.state().by == 'family'")
+    key = page.locator(".sae-left .sae-key").first.inner_text()
+    assert "smaller families" in key and "in no family" in key
+    shot(page, "17-families")
+    page.locator(".sae-right .kin a[href='#family=4']").click()
+    page.wait_for_selector(".sae-right .tree:visible")
+    tree = page.locator(".sae-right .tree tr").evaluate_all("e => e.map(r => +r.dataset.f)")
+    assert tree == list(range(40, 50))
+    assert page.locator(".sae-right .tree tr").nth(3).locator("rect").count() > 0
+    page.locator(".sae-right .kin a[href='#feature=40']").click()
+    wait_feature(page, 40)
+    assert page.locator(".sae-right .kin a").count() == 6  # the family, five of nine children
+    page.locator(".sae-right .tree a[href='#feature=43']").click()
+    wait_feature(page, 43)
+    page.locator(".sae-right .tree").scroll_into_view_if_needed()
+    page.screenshot(path=SHOTS / "18-family-tree.png")
+    choose(page, 3)  # its family is called as a hostile text
+    page.wait_for_selector(".sae-right .kin:has-text('onerror')")
+    page.locator(".sae-left .sae-map select").first.select_option("domain")
+    button(page, "Examples").click()
+
+
 def test_hostile_texts_run_nothing(page):
     page.evaluate("window.hacked = 0")
     printed = page.locator(".jp-OutputArea-output pre").filter(has_text="hostile:").last.inner_text()
@@ -570,12 +612,14 @@ def test_after_a_reload_the_map_is_there_and_a_lost_kernel_is_said(page):
     shot(page, "23-no-kernel")
 
 
-def test_the_page_needs_no_kernel_and_no_network(chromium, tmp_path, view):  # noqa: F811
+def test_the_page_needs_no_kernel_and_no_network(chromium, tmp_path, family_view):  # noqa: F811
     """Search, filters, sorting, links, history, the list and the report in print; at all widths, light and dark."""
     from saelib.browser.report import page as static
 
-    view.names.loc[[3, 4], "kind"] = "spelling"
-    (tmp_path / "browser.html").write_text(static(view, notes={"1": "my <b>note</b>"}), encoding="utf-8")
+    family_view.names.loc[[3, 4], "kind"] = "spelling"
+    (tmp_path / "browser.html").write_text(
+        static(family_view, notes={"1": "my <b>note</b>"}), encoding="utf-8"
+    )
     errors, requests = [], []
     for scheme in ("light", "dark"):
         page = chromium.new_page(viewport={"width": 1366, "height": 768}, color_scheme=scheme)
@@ -614,6 +658,19 @@ def test_the_page_needs_no_kernel_and_no_network(chromium, tmp_path, view):  # n
     box = page.locator("#map canvas").bounding_box()
     page.mouse.click(box["x"] + x, box["y"] + y)
     page.wait_for_function("() => document.querySelector('#card .eye').innerText != 'Feature 1'")
+    page.goto((tmp_path / "browser.html").as_uri() + "#feature=7")
+    eye(7)
+    assert page.locator("#card .texts mark").count() > 0  # words of the strongest texts
+    page.locator("#card .kin a[href='#family=0']").click()
+    page.locator("#card .eye:text-is('Family 0')").wait_for()
+    page.screenshot(path=SHOTS / "33-page-family.png")
+    page.locator("#card .tree a[href='#feature=5']").click()
+    eye(5)
+    page.locator("#map select").select_option("family")
+    assert (
+        page.evaluate("map.state().by") == "family"
+        and "in no family" in page.locator("#map .sae-key").inner_text()
+    )
     for evil in (0, 1, 2, *rows()[:20]):
         page.goto((tmp_path / "browser.html").as_uri() + f"#feature={evil}")
         eye(evil)

@@ -17,7 +17,7 @@ import torch
 from scipy import sparse
 
 from saelib.activations import EncodedTexts
-from saelib.browser import atlas, cards
+from saelib.browser import atlas, cards, report
 from saelib.browser.app import Browser, browse
 from saelib.browser.compare import compare_domains, compare_features, compare_texts
 from saelib.browser.lookup import (
@@ -38,6 +38,7 @@ from saelib.browser.pictures import atlas_picture, feature_picture
 from saelib.browser.render import clean, error, render, visible
 from saelib.browser.report import export, page
 from saelib.browser.view import _most_together, make_view
+from saelib.files import array_bytes, kept
 from saelib.sae import make_sae
 
 EVIL = [
@@ -91,9 +92,8 @@ def view(words, tmp_path):
     )
     names["terms"] = [[label, f"keyword{i}"] for i, label in enumerate(labels)]
     names["term_scores"] = [[0.9, float("nan")]] * 24
-    np.save(
-        atlas.map_file(sae, tmp_path), np.random.default_rng(0).normal(size=(24, 2))
-    )  # UMAP has its own test
+    xy = np.random.default_rng(0).normal(size=(24, 2))  # UMAP has its own test
+    kept(atlas.map_file(sae, tmp_path), xy.shape, lambda: xy)
     encoded = EncodedTexts(table, texts, x, domains)
     return make_view(sae, encoded, names.rename_axis("feature"), encoder=words, folder=tmp_path)
 
@@ -183,13 +183,16 @@ def test_the_page_is_self_contained(view):
         re.search(r'<script type="application/json" id="data">(.*?)</script>', content, re.S)[1]
     )
     assert (
-        "<" not in json.dumps(data["map"]["looks"]).replace("evil <b>", "") and len(data["rows"]["id"]) == 10
+        "<" not in json.dumps(data["map"]["kinds"]).replace("evil <b>", "") and len(data["rows"]["id"]) == 10
     )
     assert len(unpacked(page(view))) == 25  # every feature, and the comparisons
     for words in ("corpus", "186 texts", "words (ffffffffffffffff)", "TopKSAE(d_in=48", "Python"):
         assert words in content
     marked = unpacked(page(view, [5], mark=2))["5"]
     assert marked.count('<div class="all-lines">') == 2 and "<mark" in marked
+    by_default = unpacked(page(view, [5]))["5"]  # an encoder is there: three
+    assert by_default.count('<div class="all-lines">') == 3 and report._affordable(view, np.arange(24)) == 3
+    assert "<mark" not in unpacked(page(replace(view, encoder=None), [5]))["5"]
 
 
 def test_pictures_for_where_nothing_else_is_shown(view, recwarn):
@@ -340,15 +343,124 @@ def test_the_map_is_computed_once(view, tmp_path):
     )  # another SAE of the same size does not get this map
 
 
+@pytest.mark.parametrize("damage", ["a bit", "the end", "another shape", "an older kind", "nothing left"])
+def test_a_damaged_file_is_made_anew(view, words, tmp_path, monkeypatch, damage):
+    """The map and the embedded labels: neither a wrong view nor an error, and the file is whole again."""
+    monkeypatch.setattr(atlas, "_two_dimensions", lambda sae: np.arange(48.0).reshape(24, 2))
+    xy, vectors = atlas.feature_xy(view.sae, tmp_path / "new"), label_vectors(view)
+    (labels,) = tmp_path.glob("labels-*")
+    for file in (atlas.map_file(view.sae, tmp_path / "new"), labels):
+        content = bytearray(file.read_bytes())
+        content[-5] ^= 16
+        if damage == "another shape":
+            kept(file, (3, 2), lambda: np.zeros((3, 2)))
+        elif damage == "an older kind":
+            file.write_bytes(array_bytes(np.zeros((24, 2))))
+        else:
+            file.write_bytes({"a bit": content, "the end": content[:-9], "nothing left": b""}[damage])
+    view.vectors = None
+    words.seen.clear()
+    assert (atlas.feature_xy(view.sae, tmp_path / "new") == xy).all()
+    assert np.array_equal(label_vectors(view), vectors, equal_nan=True) and words.seen
+    view.vectors = None
+    words.seen.clear()
+    assert np.array_equal(label_vectors(view), vectors, equal_nan=True) and not words.seen
+
+
+def test_equal_texts_are_shown_once_with_a_count(view):
+    f = int(view.stats.n_texts.idxmax())
+    rows = view.table[:, f].indices
+    for r in rows[:12]:
+        view.texts[r] = "The town hall is closed."
+    view.embeddings[rows[:12]] = view.embeddings[rows[0]]
+    del view.same  # computed anew
+    found = [band_texts(view, f, "strongest", i)[0] for i in range(40)]
+    shown = pd.concat(found).row
+    assert shown.map(lambda r: view.texts[r]).is_unique and len(shown) == len(rows) - 11
+    assert pd.concat(found).set_index("row").times.drop_duplicates().sort_values().tolist() == [1, 12]
+    content = cards.text_rows(view, pd.concat(found), f)
+    assert content.count("The town hall is closed.") == 1 and content.count("12 times") == 1
+    near = nearest(view, view.embeddings[rows[0]], 5, but=int(rows[3]))[0]
+    assert "The town hall is closed." not in {view.texts[r] for r in near} and len(near) == 5
+    both = texts_with(view, [f], size=1000)[0]
+    assert both.row.map(lambda r: view.texts[r]).is_unique
+
+
+@pytest.fixture
+def family_view(view):
+    """Family 0: 4 over 5 and 6, 5 over 7. Family 1: 5 over 7, 8 (a later round, without 4). 2 is unnamed."""
+    columns = ["family", "feature", "parent", "depth", "weight"]
+    rows = [(0, 4, -1, 0, 1.0), (0, 6, 4, 1, 0.6), (0, 5, 4, 1, 0.5), (0, 7, 5, 2, 0.4),
+            (1, 5, -1, 0, 1.0), (1, 7, 5, 1, 0.4), (1, 8, 5, 1, 0.3), (2, 2, -1, 0, 1.0), (2, 9, 2, 1, 0.2)]  # fmt: skip
+    names = pd.DataFrame({"label": ["<script>plants", "no name", "no name"], "shown": [True, False, False]})
+    encoded = EncodedTexts(view.by_text, view.texts, view.embeddings, view.domains)
+    given = {"families": pd.DataFrame(rows, columns=columns), "family_names": names}
+    return make_view(view.sae, encoded, view.names, encoder=view.encoder, folder=view.folder, **given)
+
+
+def test_families_on_card_map_and_page(family_view):
+    view = family_view
+    assert view.kin[5] == ([1, 0], [4], [7, 8]) and view.kin[4].children == [6, 5] and 11 not in view.kin
+    assert [view.family_name(i) for i in range(3)] == [
+        "<script>plants",
+        "unnamed (root: name5)",
+        "unnamed (2)",
+    ]
+    content = cards.card(view, 5)
+    assert 'href="#family=1"' in content and "&lt;script&gt;plants" in content and tags(content) <= ALLOWED
+    kin = re.search(r'<p class="dim kin">.*?</p>', content, re.S)[0]
+    assert re.findall(r'href="#feature=(\d+)"', kin) == ["4", "7", "8"]
+    assert "kin" not in cards.card(view, 11)
+    tree = cards.family(view, 0)
+    assert tags(tree) <= ALLOWED | {"title"}
+    assert re.findall(r'data-f="(\d+)"', tree) == ["4", "6", "5", "7"]  # a parent before its children
+    on = view.by_text.toarray() > 0
+    w = (on[:, 4] & on[:, 6]).sum() / (min(on[:, 4].sum(), on[:, 6].sum()) + 1)
+    cells = dict(re.findall(r"<title>(\d+): [^<]* ([\d.]+)<", tree.split('data-f="6"')[1].split("</tr>")[0]))
+    assert float(cells.get("4", 0)) == pytest.approx(w, abs=0.006) and float(cells["6"]) > 0.8
+    kinds = feature_data(view)["kinds"]["family"]
+    assert {k["name"]: k["count"] for k in kinds["looks"]} == {
+        "<script>plants": 2, "unnamed (root: name5)": 3, "unnamed (2)": 2, "in no family": 16,
+    }  # fmt: skip
+    pages = unpacked(page(view))
+    assert pages["family=0"] == tree and "family=2" in pages and 'href="#family=0"' in pages["7"]
+
+
+def test_families_in_the_notebook(family_view, view):
+    b = Browser(family_view, feature=5)
+    assert list(b.panes) == ["Examples", "Text", "Neighbours", "Family", "Note"]
+    assert b.family.layout.display == "none" and b.card.layout.display is None  # it alone is hidden
+    b._hear("family", 0)
+    assert b.pane.value == "Family" and "Family 0<" in b.family.value
+    b._hear("feature", 7)  # walked to a child: the tree stays
+    assert "Family 0<" in b.family.value and "Feature 7<" in b.card.value
+    b._hear("feature", 8)
+    assert "Family 1<" in b.family.value
+    b._hear("feature", 11)
+    assert "in no family" in b.family.value
+    for wrong in (99, "x", None, -1):
+        b._hear("family", wrong)
+    plain = Browser(view)
+    plain._hear("family", 0)
+    assert "Family" not in plain.panes and plain.pane.value == "Examples"
+
+
+def test_families_of_another_sae_are_refused(view):
+    encoded = EncodedTexts(view.by_text, view.texts, view.embeddings, view.domains)
+    with pytest.raises(ValueError, match="beyond 23"):
+        make_view(view.sae, encoded, view.names, families=pd.DataFrame({"family": [0], "feature": [24]}))
+
+
 def test_the_data_of_the_map(view):
     live = np.flatnonzero(view.stats.n_texts > 0)
     data = feature_data(view)
     assert data["ids"] == live.tolist() and sorted(data["order"]) == list(range(23))
     assert np.allclose(data["values"]["detection"], view.names.auroc[live], atol=1e-3)
     assert np.ptp(data["x"]) > 0.99 and np.ptp(data["y"]) > 0.99
-    of_feature = [data["looks"][g]["name"] for g in data["group"]]
+    domain = data["kinds"]["domain"]
+    of_feature = [domain["looks"][g]["name"] for g in domain["group"]]
     assert of_feature == view.stats.top_domain[live].tolist()
-    assert {look["name"]: look["count"] for look in data["looks"]} == dict(
+    assert {look["name"]: look["count"] for look in domain["looks"]} == dict(
         view.stats.top_domain[live].value_counts()
     )
     written = {data["ids"][i] for i in data["named"]}

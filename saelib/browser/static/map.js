@@ -1,7 +1,7 @@
 /* A map of points on a canvas, for the notebook and for the page: drag to move, wheel (or + and −) to zoom, click to
    pick, a lasso to choose. No library, no network; whatever it writes is text (textContent), never HTML.
 
-   data: {noun, ids, x, y (0…1), r (px), labels, group, looks: [{name, colour, path, sign, count}],
+   data: {noun, ids, x, y (0…1), r (px), labels, kinds: {domain: {group, looks: [{name, colour, path, sign, count}]}, …},
           values: {name: [numbers]}, order (how points are drawn), named (whose names are written first)} */
 const RAMP = ["#00204d", "#123570", "#3b496c", "#575d6d", "#707173", "#8a8678", "#a59c74", "#c3b369", "#e1cc55", "#fee838"];
 
@@ -19,12 +19,12 @@ function pointMap(host, data, on) {
   canvas.setAttribute("role", "img");
   canvas.setAttribute("aria-label", `map of ${data.ids.length} ${data.noun}`);
   const n = data.ids.length, place = new Map(data.ids.map((id, i) => [id, i]));
-  let view = { k: 1, x: 0, y: 0 }, chosen = -1, found = null, fence = null, by = data.looks.length ? "domain" : Object.keys(data.values)[0];
+  let view = { k: 1, x: 0, y: 0 }, chosen = -1, found = null, fence = null, by = [...Object.keys(data.kinds), ...Object.keys(data.values)][0];
   let names = true, lassoing = false, drag = null, shades = [], timer = 0, sprites = new Map(), W = 0, H = 0;
 
   // tools
   const select = make("select", make("label", tools, "colour by "));
-  for (const name of [...(data.looks.length ? ["domain"] : []), ...Object.keys(data.values)]) make("option", select, name).value = name;
+  for (const name of [...Object.keys(data.kinds), ...Object.keys(data.values)]) make("option", select, name).value = name;
   select.parentNode.hidden = select.options.length < 2;
   select.onchange = () => colour(select.value);
   const check = (text, value, act) => {
@@ -55,9 +55,9 @@ function pointMap(host, data, on) {
   const colour = name => {
     by = select.value = name;
     key.replaceChildren();
-    if (name === "domain") {
-      shades = data.group;
-      for (const look of data.looks) {
+    if (data.kinds[name]) {
+      shades = data.kinds[name].group;
+      for (const look of data.kinds[name].looks) {
         const item = make("span", key, "", "sae-key-item");
         make("span", item, look.sign + " ").style.color = look.colour;
         make("bdi", item, look.name);
@@ -86,7 +86,7 @@ function pointMap(host, data, on) {
       const s = document.createElement("canvas"), c = s.getContext("2d"), ratio = devicePixelRatio || 1, size = Math.ceil(2.6 * r + 2);
       s.width = s.height = size * ratio;
       c.scale(ratio, ratio); c.translate(size / 2, size / 2); c.scale(r, r);
-      const look = by === "domain" ? data.looks[shade] : null;
+      const look = data.kinds[by]?.looks[shade];
       c.fillStyle = look ? look.colour : shade < 0 ? "#999999" : RAMP[shade];
       const path = new Path2D(look ? look.path : "M-1 0a1 1 0 1 0 2 0a1 1 0 1 0-2 0");
       c.fill(path);
@@ -181,7 +181,8 @@ function pointMap(host, data, on) {
     canvas.style.cursor = lassoing ? "crosshair" : i < 0 ? "" : "pointer";
     if (i < 0) return;
     const facts = Object.entries(data.values).filter(([, v]) => v[i] !== null).map(([name, v]) => `${name} ${v[i].toFixed(2)}`);
-    tip.textContent = `${data.ids[i]}: ${data.labels[i]}${data.looks.length ? " · " + data.looks[data.group[i]].name : ""}\n${facts.join(" · ")}`;
+    const kinds = Object.values(data.kinds[by] ? { [by]: data.kinds[by] } : data.kinds).map(k => " · " + k.looks[k.group[i]].name);
+    tip.textContent = `${data.ids[i]}: ${data.labels[i]}${kinds.join("")}\n${facts.join(" · ")}`;
     tip.style.left = Math.max(0, Math.min(p[0] + 12, W - tip.offsetWidth - 4)) + "px";
     tip.style.top = (p[1] + 16 + tip.offsetHeight > H ? p[1] - tip.offsetHeight - 10 : p[1] + 16) + "px";
   };

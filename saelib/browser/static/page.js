@@ -24,14 +24,14 @@ let fence = null;
 
 const go = hash => { if (location.hash.slice(1) === hash) show(); else location.hash = hash; };
 const show = async () => {
-  const asked = /^feature=(\d+)$/.exec(decodeURIComponent(location.hash.slice(1)));
-  const key = asked ? asked[1] : location.hash === "#home" || !rows.id.length ? "home" : String(data.first);
+  const asked = /^(?:feature=(\d+)|(family=\d+))$/.exec(decodeURIComponent(location.hash.slice(1)));
+  const key = asked ? asked[1] ?? asked[2] : location.hash === "#home" || !rows.id.length ? "home" : String(data.first);
   const content = await unpack(key);
   const card = $("card"), open = card.querySelector("details.more")?.open;
-  card.innerHTML = content || "<p>There is no such feature on this page.</p>";
+  card.innerHTML = content || "<p>There is no such page in this file.</p>";
   if (open && card.querySelector("details.more")) card.querySelector("details.more").open = true;
   if (chosen !== null && place.has(chosen)) trs[place.get(chosen)].classList.remove("on");
-  chosen = key === "home" ? null : +key;
+  chosen = /^\d+$/.test(key) ? +key : null;
   if (place.has(chosen)) {
     const tr = trs[place.get(chosen)], nav = tr.closest("nav"), at = tr.offsetTop - nav.scrollTop;
     tr.classList.add("on");
