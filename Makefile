@@ -34,9 +34,11 @@ outputs: install
 badges: install
 	$(BIN)/python notebooks/badges.py $(REPO)
 
-docs: install
+docs: install build/browser/page/feature_browser.html
 	$(BIN)/python -m pip install -q -r docs/requirements.txt -c constraints.txt
-	$(BIN)/python docs/browser_page.py
 	$(BIN)/python -m sphinx -q -W --keep-going docs build/site
 	$(BIN)/python docs/check.py build/site
 	@echo "Open build/site/index.html"
+
+build/browser/page/feature_browser.html: docs/browser_page.py data/sae/sae.safetensors data/sae/names.parquet | install
+	$(BIN)/python docs/browser_page.py

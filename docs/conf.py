@@ -95,8 +95,8 @@ def readme_first(app: object, name: str, source: list[str]) -> None:
     title, _, rest = source[0].partition("\n")
     if title.startswith("# ") and (text := sections().get(title[2:].strip())):
         source[0] = f"{title}\n\n{text}\n\n{rest}"
-    if "/" not in name:  # written to be read on GitHub too, where they lie in a folder
-        source[0] = source[0].replace("](../", "](")
+    if "/" not in name:  # README lies above these pages, which are read on GitHub too
+        source[0] = source[0].replace("](../", "](").replace("](docs/", "](")
 
 
 def as_written(app: object, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:

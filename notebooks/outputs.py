@@ -19,6 +19,11 @@ PICTURE = FOLDER / "figures" / "overview.png"
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 
 
+def is_bar(output: nbformat.NotebookNode) -> bool:
+    """A progress bar as it stood at the start."""
+    return "0%|          | 0/" in output.get("data", {}).get("text/plain", "")
+
+
 def stripped(book: nbformat.NotebookNode) -> nbformat.NotebookNode:
     """The notebook without widget state, times of execution and what was written to stderr."""
     book.metadata.pop("widgets", None)
@@ -26,7 +31,7 @@ def stripped(book: nbformat.NotebookNode) -> nbformat.NotebookNode:
     for cell in book.cells:
         cell.metadata.pop("execution", None)
         if cell.cell_type == "code":
-            cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr"]
+            cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr" and not is_bar(o)]
             for output in cell.outputs:  # a widget keeps its text: nobody sees it without a kernel
                 output.get("data", {}).pop("application/vnd.jupyter.widget-view+json", None)
     return book
