@@ -341,13 +341,14 @@ def test_messages(page):
     page.wait_for_selector(".sae-browser .error:has-text('0 to 3071')")
     assert selected(page) == before
     choose(page, 3071)
+    page.locator(".sae-right").get_by_text("No text activates this feature.").wait_for()
     assert "dead" in page.locator(".sae-right .bad").first.inner_text()
-    assert page.locator(".sae-right").get_by_text("No text activates this feature.").count() == 1
     assert page.locator(".sae-browser .error").count() == 0
     choose(page, 7)
 
 
 def test_texts_neighbours_history_and_notes(page):
+    page.wait_for_selector(".sae-right .texts a")
     first = page.locator(".sae-right .texts a").all_inner_texts()
     button_more = page.locator(".sae-right").get_by_role("button", name="more ›")
     button_more.click()
