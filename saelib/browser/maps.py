@@ -67,7 +67,7 @@ def _kinds(keys: pd.Series, order: list, called: Callable[[object], str], rest: 
     place = {key: i for i, key in enumerate(key for key in looks if key in count)}
     shown = [
         {"name": clean(names[key], 40), "colour": looks[key][0], "path": looks[key][1].path,
-         "sign": looks[key][1].sign, "count": int(count[key])} for key in place
+         "sign": looks[key][1].sign, "count": int(count[key]), "dim": key == NONE} for key in place
     ]  # fmt: skip
     return {"group": keys.map(place).tolist(), "looks": shown}
 

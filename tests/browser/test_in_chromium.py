@@ -341,13 +341,14 @@ def test_messages(page):
     page.wait_for_selector(".sae-browser .error:has-text('0 to 3071')")
     assert selected(page) == before
     choose(page, 3071)
+    page.locator(".sae-right").get_by_text("No text activates this feature.").wait_for()
     assert "dead" in page.locator(".sae-right .bad").first.inner_text()
-    assert page.locator(".sae-right").get_by_text("No text activates this feature.").count() == 1
     assert page.locator(".sae-browser .error").count() == 0
     choose(page, 7)
 
 
 def test_texts_neighbours_history_and_notes(page):
+    page.wait_for_selector(".sae-right .texts a")
     first = page.locator(".sae-right .texts a").all_inner_texts()
     button_more = page.locator(".sae-right").get_by_role("button", name="more ›")
     button_more.click()
@@ -594,14 +595,22 @@ def test_the_whole_page_shows_in_a_cell(page):
 
 
 def test_after_a_reload_the_map_is_there_and_a_lost_kernel_is_said(page):
-    page.keyboard.press("Control+s")
+    page.locator("[data-jp-item-name='save'] jp-button, [data-jp-item-name='save'] button").first.click()
+    for _ in range(60):  # the page that is loaded again shows what was saved
+        if "widget-view" in (page.folder / "walk.ipynb").read_text():
+            break
+        page.wait_for_timeout(500)
+    assert "widget-view" in (page.folder / "walk.ipynb").read_text()
     page.on("dialog", lambda d: d.accept())
     page.reload()
     page.wait_for_selector(".jp-Notebook .jp-CodeCell", timeout=2 * PATIENCE)
-    page.locator(".jp-CodeCell").nth(1).scroll_into_view_if_needed()  # what is out of sight is not drawn
-    page.wait_for_function(
-        "() => document.querySelector('.sae-map canvas')?.dataset.names > 3", timeout=PATIENCE
-    )
+    for _ in range(90):  # what is out of sight is not drawn, and what is above it may still grow
+        page.locator(".jp-CodeCell").nth(1).scroll_into_view_if_needed()
+        page.evaluate("document.querySelector('.sae-map')?.scrollIntoView()")
+        if page.evaluate("document.querySelector('.sae-map canvas')?.dataset.names > 3"):
+            break
+        page.wait_for_timeout(1000)
+    assert page.evaluate("document.querySelector('.sae-map canvas')?.dataset.names > 3")
     page.locator(".sae-left .list tbody tr a").nth(1).click()
     wait_feature(page, ids(page)[1])  # the kernel answers
     shot(page, "22-reloaded")

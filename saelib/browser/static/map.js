@@ -1,7 +1,7 @@
 /* A map of points on a canvas, for the notebook and for the page: drag to move, wheel (or + and −) to zoom, click to
    pick, a lasso to choose. No library, no network; whatever it writes is text (textContent), never HTML.
 
-   data: {noun, ids, x, y (0…1), r (px), labels, kinds: {domain: {group, looks: [{name, colour, path, sign, count}]}, …},
+   data: {noun, ids, x, y (0…1), r (px), labels, kinds: {domain: {group, looks: [{name, colour, path, sign, count, dim}]}, …},
           values: {name: [numbers]}, order (how points are drawn), named (whose names are written first)} */
 const RAMP = ["#00204d", "#123570", "#3b496c", "#575d6d", "#707173", "#8a8678", "#a59c74", "#c3b369", "#e1cc55", "#fee838"];
 
@@ -104,7 +104,7 @@ function pointMap(host, data, on) {
     for (const i of data.order) {
       const [x, y] = at(i);
       if (x < -20 || y < -20 || x > W + 20 || y > H + 20) continue;
-      (found && !found.has(data.ids[i]) || data.sparse && shades[i] < 0 ? dimmed : lit).push([i, x, y]);
+      (found && !found.has(data.ids[i]) || data.sparse && shades[i] < 0 || data.kinds[by]?.looks[shades[i]].dim ? dimmed : lit).push([i, x, y]);
       if (++drawn >= few) break;
     }
     for (const [group, alpha] of [[dimmed, 0.2], [lit, 0.85]]) {
