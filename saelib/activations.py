@@ -34,20 +34,24 @@ def activation_table(
     rows = row_numbers(rows, len(data))
     if not len(rows):
         raise ValueError("no rows to encode")
-    device, blocks, counts = sae.W_enc.device, [], []
+    device, counts, n = sae.W_enc.device, [], 0
+    values, columns = np.empty(0, np.float32), np.empty(0, np.int32)
     for start in range(0, len(rows), batch_size):
         here = rows[start : start + batch_size]
         x = data.embeddings(here) if isinstance(data, EmbeddingStore) else data[here].astype(np.float32)
         acts = sae.encode(torch.from_numpy(x).to(device))
-        block = sparse.csr_matrix(acts.cpu().numpy(), dtype=np.float32)
+        block = sparse.csr_matrix(acts.cpu().numpy())
         counts.append(np.diff(block.indptr))
-        blocks.append((block.data, block.indices))
+        if n + block.nnz > len(values):  # they grow in place, to what all rows are expected to need
+            room = int(1.05 * (n + block.nnz) * len(rows) / (start + len(here)))
+            values.resize(room, refcheck=False)
+            columns.resize(room, refcheck=False)
+        values[n : n + block.nnz], columns[n : n + block.nnz] = block.data, block.indices
+        n += block.nnz
+    values.resize(n, refcheck=False)
+    columns.resize(n, refcheck=False)
     indptr = np.concatenate([[0], np.cumsum(np.concatenate(counts), dtype=np.int64)])
-    values, columns = map(list, zip(*blocks, strict=True))
-    del blocks
-    data = np.concatenate(values)  # one after the other, so that never all stands in memory twice
-    values.clear()
-    return sparse.csr_matrix((data, np.concatenate(columns), indptr), shape=(len(rows), sae.d_sae))
+    return sparse.csr_matrix((values, columns, indptr), shape=(len(rows), sae.d_sae))
 
 
 def top_texts(table: sparse.csr_matrix, n: int = 10) -> tuple[np.ndarray, np.ndarray]:
@@ -102,8 +106,8 @@ def co_activation(table: sparse.csr_matrix) -> sparse.coo_matrix:
 
 
 class EncodedTexts(NamedTuple):
-    """Rows of a store as an SAE sees them: activations (n, d_sae), texts, embeddings (n, d_in), domains, titles
-    where there are any, and which rows these are."""
+    """Rows of a store as an SAE sees them: activations (n, d_sae), texts, embeddings (n, d_in), domains,
+    titles where there are any, and which rows these are."""
 
     table: sparse.csr_matrix
     texts: list[str]

@@ -1,7 +1,7 @@
 """What a large corpus costs, before it is begun: operations of the encoder, hours, disk, memory.
 
-A text of T tokens takes 2 P T + 4 L T² d operations: two for each of the P weights of the encoder's L layers of
-width d and each token, and the products of attention. What a machine does of that in a second is measured
+A text of T tokens takes 2 P T + 4 L T² d operations: two for each of the P weights of the encoder's L layers
+of width d and each token, and the products of attention. What a machine does of that in a second is measured
 (`rate`) or assumed. An SAE's step takes 10 · d_in · d_sae a text: five products of two operations each.
 """
 
@@ -23,7 +23,9 @@ def encoder_flops(encoder: Encoder, tokens: float) -> float:
     network = next((m for m in encoder.model[0].modules() if hasattr(m, "config")), None)
     if network is None:
         return 0.0
-    weights = sum(p.numel() for name, p in network.named_parameters() if p.ndim == 2 and "embeddings" not in name)
+    weights = sum(
+        p.numel() for name, p in network.named_parameters() if p.ndim == 2 and "embeddings" not in name
+    )
     pooler = sum(p.numel() for name, p in network.named_parameters() if p.ndim == 2 and "pooler" in name)
     config = network.config
     attention = 4 * config.num_hidden_layers * tokens**2 * config.hidden_size
@@ -50,7 +52,12 @@ def matmul_rate(device: torch.device, dtype: torch.dtype, size: int = 2048) -> f
 
 
 def estimate_cost(
-    n_texts: int, encoder: Encoder, rows: list[dict], rate: float, dtype: str = "float16", shard_rows: int = 8192
+    n_texts: int,
+    encoder: Encoder,
+    rows: list[dict],
+    rate: float,
+    dtype: str = "float16",
+    shard_rows: int = 8192,
 ) -> pd.Series:
     """What it takes to extract a store of n_texts like these rows.
 
@@ -58,8 +65,8 @@ def estimate_cost(
         rows: a sample, dicts with `text` as a corpus has them. rate: operations a second (`measured_rate`).
 
     Returns:
-        `tokens` of a text (mean), `flops` in all, `hours` at that rate, `GB` on the disk, `shards`, `MB_shard`,
-        `GB_memory` of row numbers while training: the one thing in memory that grows with the corpus.
+        `tokens` of a text (mean), `flops` in all, `hours` at that rate, `GB` on the disk, `shards`,
+        `MB_shard`, `GB_memory` of row numbers while training: all in memory that grows with the corpus.
     """
     texts = [row["text"] for row in rows]
     lengths = [len(ids) for ids in encoder.model.tokenizer(texts, truncation=True)["input_ids"]]

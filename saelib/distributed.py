@@ -2,12 +2,13 @@
 
     accelerate launch --num_processes 2 -m saelib.distributed texts.parquet --out data/scaled/
 
-The same function from a cell is `notebook_launcher(extract_and_train, (texts, out), num_processes=2)`, in a kernel
-that has not used its GPUs yet. Without a launcher everything here runs in one process.
+(where there is no GPU, `accelerate launch --multi_gpu` starts them too: they talk by gloo). The same function
+from a cell is `notebook_launcher(extract_and_train, (texts, out), num_processes=2)`, in a kernel that has not
+used its GPUs yet. Without a launcher everything here runs in one process.
 
 Extraction: `datasets.distributed.split_dataset_by_node` gives each process its texts, each writes a store of
-its own, `parts/`, which resumes by itself; at the end the first process joins their shards to one store (by hard
-links: no second copy). Training: every process reads the same batches and computes on its share
+its own, `parts/`, which resumes by itself; at the end the first process joins their shards to one store (by
+hard links: no second copy). Training: every process reads the same batches and computes on its share
 (`processes.py` says what they tell each other).
 """
 
@@ -27,7 +28,7 @@ from datasets.distributed import split_dataset_by_node
 
 from saelib import shards, training
 from saelib.corpus import load_corpus
-from saelib.encoder import PACKAGED, Encoder, load_encoder
+from saelib.encoder import PACKAGED, Encoder, load_encoder, pick_device
 from saelib.extraction import check_strangers
 from saelib.files import only_writer, resolved
 from saelib.processes import together
@@ -38,11 +39,12 @@ from saelib.trainer import TrainConfig
 
 
 def join_processes() -> PartialState:
-    """Join the others that a launcher (accelerate, torchrun) has started: `process_index`, `num_processes`, `device`.
+    """Join the others that a launcher (accelerate, torchrun) has started.
 
-    They wait a week for one another: an extraction is not equally long for all.
+    Returns this one's `process_index`, `num_processes`, `device`. They wait a week for one another: an
+    extraction is not equally long for all.
     """
-    return PartialState(timeout=timedelta(days=7))
+    return PartialState(cpu=pick_device().type == "cpu", timeout=timedelta(days=7))
 
 
 def extract(
@@ -50,9 +52,10 @@ def extract(
 ) -> EmbeddingStore:
     """`EmbeddingStore.extract` by all processes; each is called with the whole corpus and encodes its part.
 
-    The store holds the texts of the first process, then those of the second, …: a `Dataset` in its order, a stream
-    dealt out in turns (or by its shards). `path`/parts/ holds the same files once more, as links, for the next
-    call, which compares the texts as `EmbeddingStore.extract` does; a finished store does not need it.
+    The store holds the texts of the first process, then those of the second, …: a `Dataset` in its order, a
+    stream dealt out in turns (or by its shards). `path`/parts/ holds the same files once more, as links, for
+    the next call, which compares the texts as `EmbeddingStore.extract` does; a finished store does not need
+    it. Whether the disk has room is asked by each process for its own part.
 
     Args:
         settings: those of `EmbeddingStore.extract` but `overwrite`.
@@ -107,15 +110,17 @@ def _link(source: Path, file: Path) -> None:
     os.replace(temporary, file)
 
 
-def train(sae: SAE, store: EmbeddingStore | torch.Tensor, config: TrainConfig, **settings: object) -> training.TrainResult:
+def train(
+    sae: SAE, store: EmbeddingStore | torch.Tensor, config: TrainConfig, **settings: object
+) -> training.TrainResult:
     """`training.train` by all processes, each with its share of every batch; all return the same SAE.
 
-    Each gives the same SAE (the weights that count are the first one's), the same data and settings, and reads the
-    checkpoint's folder, which the first one writes. A run may go on with another number of processes, then equal up
-    to rounding and not bit for bit.
+    Each gives the same SAE (the weights that count are the first one's), the same data and settings, and
+    reads the checkpoint's folder, which the first one writes. A run may go on with another number of
+    processes, then equal up to rounding and not bit for bit.
 
     Raises:
-        ValueError: a batch_size that is no multiple of the number of processes. Whatever `training.train` raises.
+        ValueError: a batch_size that is no multiple of the number of processes, and more (`training.train`).
     """
     state = join_processes()
     settings["progress"] = bool(settings.get("progress", True)) and state.is_main_process
@@ -155,17 +160,21 @@ def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
     made = argparse.ArgumentParser("saelib.distributed", description=(__doc__ or "").split("\n")[0])
     made.add_argument("texts", help="a file, a folder of files, or a Hugging Face id")
-    made.add_argument("--out", required=True, help="folder for store, checkpoint and SAE; what is there is reused")
+    made.add_argument("--out", required=True, help="folder for store and SAE; what is there is reused")
     made.add_argument("--text-column", default="text")
     made.add_argument("--domain-column", default="domain")
-    made.add_argument("--streaming", action="store_true", help="read the texts as they come; memory stays constant")
-    made.add_argument("--limit", type=int, help="this many texts: a sample, or the first ones when streaming")
+    made.add_argument(
+        "--streaming", action="store_true", help="read the texts as they come, in constant memory"
+    )
+    made.add_argument("--limit", type=int, help="so many texts: a sample; streaming: the first ones")
     made.add_argument("--encoder", default=PACKAGED, help=f"model name or folder (default: {PACKAGED})")
     made.add_argument("--architecture", default="topk", choices=sorted(ARCHITECTURES))
     made.add_argument("--d-sae", type=int, help="default: what the number of texts advises")
     made.add_argument("--k", type=int, help="default: what the number of texts advises")
     made.add_argument("--steps", type=int, default=TrainConfig.steps)
-    made.add_argument("--batch-size", type=int, default=TrainConfig.batch_size, help="of all processes together")
+    made.add_argument(
+        "--batch-size", type=int, default=TrainConfig.batch_size, help="of all processes together"
+    )
     made.add_argument("--shard-rows", type=int, default=8192)
     made.add_argument("--seed", type=int, default=0)
     return made

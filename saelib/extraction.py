@@ -124,11 +124,13 @@ def check_strangers(path: Path, overwrite: bool) -> None:
 
 
 def _check_space(path: Path, manifest: dict, rows: list[dict], n: int, progress: bool) -> None:
-    """Raise `StoreError` where n texts like these rows do not fit on the disk; a large store says what it takes."""
+    """`StoreError` where n texts like these do not fit on the disk; of a large store, say what it takes."""
     needed, free = n * shards.bytes_per_text(rows, manifest), shutil.disk_usage(path).free
-    what = f"{n:,} texts take about {needed / 1e9:,.1f} GB, and the disk of {path} has {free / 1e9:,.1f} GB free"
+    what = (
+        f"{n:,} texts take about {needed / 1e9:,.1f} GB, and the disk of {path} has {free / 1e9:,.1f} GB free"
+    )
     if needed > free:
-        raise StoreError(f"{what}: choose another folder, fewer texts, or dtype=\"float16\"")
+        raise StoreError(f'{what}: choose another folder, fewer texts, or dtype="float16"')
     if progress and needed > 5e9:
         print(what)
 
@@ -145,7 +147,7 @@ def _damaged(path: Path, manifest: dict) -> set[int]:
 
 
 def _batched(corpus: Iterable[dict], manifest: dict) -> Iterator[list[dict]]:
-    """Rows of a corpus, a shard of the store at a time; a row that cannot be embedded is an error that names it."""
+    """Rows of a corpus, a shard at a time (as long as one there already); names a row that is no text."""
     source, start = iter(corpus), 0
     sizes = chain([shard["rows"] for shard in manifest["shards"]], repeat(manifest["shard_rows"]))
     while rows := list(islice(source, next(sizes))):

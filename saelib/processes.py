@@ -5,8 +5,8 @@ averaged over the processes (`average`), and whatever a step reads off a batch a
 were active, L0, which entries are the k·B largest) is read off all the shares. Then a step is that of one
 process with the whole batch, up to the rounding of sums.
 
-This holds inside `together()` only: a program that runs processes for its own ends is left alone. How they are
-started stands in `distributed.py`.
+This holds inside `together()` only: a program that runs processes for its own ends is left alone. How they
+are started stands in `distributed.py`.
 """
 
 from __future__ import annotations

@@ -240,8 +240,8 @@ class EmbeddingStore:
             Files that are not the old store's stay.
 
         Raises:
-            StoreError: the folder holds another encoder's or another corpus's embeddings, or other files; or the
-            disk has no room for a corpus of this length.
+            StoreError: the folder holds another encoder's or another corpus's embeddings, or other files; or
+            the disk has no room for a corpus of this length.
             ValueError: an empty corpus, a row that cannot be embedded, an encoder that gives something else
             than finite vectors (n, d_in).
             InUseError: another process writes there.

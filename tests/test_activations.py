@@ -26,7 +26,9 @@ def test_the_table_is_what_the_sae_says_block_by_block():
     for wanted, size in ((None, 16), (None, 70), (rows, 2)):
         table = activation_table(sae, x, wanted, batch_size=size)
         assert table.dtype == np.float32 and table.has_sorted_indices
-        np.testing.assert_allclose(table.toarray(), dense if wanted is None else dense[rows], rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(
+            table.toarray(), dense if wanted is None else dense[rows], rtol=1e-5, atol=1e-6
+        )
         assert table.nnz == (table.toarray() > 0).sum()
     with pytest.raises(ValueError, match="no rows"):
         activation_table(sae, x, np.array([], dtype=int))
@@ -37,7 +39,9 @@ def test_a_large_corpus_is_sampled_and_says_so(tmp_path, words, rows, capsys):
     store = EmbeddingStore.extract(tmp_path, titled, words, shard_rows=128, progress=False)
     sae = make_sae("topk", store.d_in, 32, 4)
     whole, part = read_texts(sae, store), read_texts(sae, store, most=100)
-    assert capsys.readouterr().out.count("sample of 100 of 700") == 1, "one sentence, and only where it is true"
+    assert capsys.readouterr().out.count("sample of 100 of 700") == 1, (
+        "one sentence, and only where it is true"
+    )
     assert len(whole.texts) == 700 and len(part.texts) == len(part.titles) == part.table.shape[0] == 100
     assert (np.diff(part.rows) > 0).all()
     for i, row in enumerate(part.rows):

@@ -21,7 +21,9 @@ def test_operations_are_those_that_torch_counts(encoder):
     tokens = encoder.model.preprocess(TEXTS[:1] * 3)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         encoder.model(tokens)
-    assert 3 * encoder_flops(encoder, tokens["input_ids"].shape[1]) == pytest.approx(counter.get_total_flops(), rel=0.05)
+    assert 3 * encoder_flops(encoder, tokens["input_ids"].shape[1]) == pytest.approx(
+        counter.get_total_flops(), rel=0.05
+    )
 
 
 def test_the_estimate_is_what_is_written(encoder, tmp_path):

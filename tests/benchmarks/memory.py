@@ -62,7 +62,12 @@ def measure(part: str, n: int, d_sae: int, k: int) -> dict:
     """One part, in this process: MB above what was held before, seconds, and how much came out."""
     store, sae = sl.EmbeddingStore(ROOT / "data" / "stores" / f"synthetic-{n}"), None
     warm = sl.make_sae("topk", D_IN, d_sae, k)
-    sl.train(warm, encode(["some text", "another one"] * 500 + ["a b c third"] * 500), sl.TrainConfig(steps=2), progress=False)
+    sl.train(
+        warm,
+        encode(["some text", "another one"] * 500 + ["a b c third"] * 500),
+        sl.TrainConfig(steps=2),
+        progress=False,
+    )
     if part in ("table", "texts", "names"):
         sae = sl.load_sae(ROOT / "data" / "stores" / f"synthetic-{n}-sae" / f"{d_sae}-{k}")
     if part == "names":
