@@ -16,7 +16,7 @@ from scipy import sparse
 from saelib.sae import SAE
 from saelib.store import EmbeddingStore, row_numbers
 
-ENOUGH = 200_000  # texts that names and examples are drawn from
+ENOUGH = 100_000  # texts that names and examples are drawn from
 
 
 @torch.no_grad()
