@@ -130,7 +130,8 @@ def _check_space(path: Path, manifest: dict, rows: list[dict], n: int, progress:
         f"{n:,} texts take about {needed / 1e9:,.1f} GB, and the disk of {path} has {free / 1e9:,.1f} GB free"
     )
     if needed > free:
-        raise StoreError(f'{what}: choose another folder, fewer texts, or dtype="float16"')
+        smaller = ', or dtype="float16"' if manifest["dtype"] == "float32" else ""
+        raise StoreError(f"{what}: choose another folder, or fewer texts{smaller}")
     if progress and needed > 5e9:
         print(what)
 
