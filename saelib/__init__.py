@@ -11,6 +11,7 @@ from saelib.activations import EncodedTexts, activation_table, feature_stats, re
 from saelib.advice import check_corpus
 from saelib.attribution import cosine_parts, domain_contrast, explain_embedding, word_effects
 from saelib.corpus import load_corpus
+from saelib.costs import estimate_cost
 from saelib.encoder import EmbeddingCache, load_encoder, load_independent
 from saelib.families import find_families
 from saelib.family_names import name_families
@@ -33,7 +34,7 @@ __all__ = [
     "BatchTopKSAE", "EmbeddingCache", "EmbeddingStore", "EncodedTexts", "JumpReLUSAE",
     "KeyBERTInterpreter", "Language", "TopKSAE", "TrainConfig", "VanillaSAE", "activation_table",
     "as_shown", "browse", "calibration", "check_corpus", "collision", "cosine_parts", "domain_contrast",
-    "domains", "evaluate", "explain_embedding", "families", "feature_stats", "find_families",
+    "domains", "estimate_cost", "evaluate", "explain_embedding", "families", "feature_stats", "find_families",
     "from_pretrained", "judge_all", "language_for", "load_corpus", "load_encoder", "load_independent",
     "load_sae", "make_sae", "make_view", "match_features", "mean_max_cosine", "metric_sanity",
     "name_families", "name_features", "named_share", "neighbour_recall", "paired_difference", "plots",

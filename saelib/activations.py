@@ -16,6 +16,8 @@ from scipy import sparse
 from saelib.sae import SAE
 from saelib.store import EmbeddingStore, row_numbers
 
+ENOUGH = 100_000  # texts that names and examples are drawn from
+
 
 @torch.no_grad()
 def activation_table(
@@ -30,15 +32,26 @@ def activation_table(
     if d_in != sae.d_in:
         raise ValueError(f"the SAE takes d_in {sae.d_in}, the data has {d_in}: another encoder wrote it")
     rows = row_numbers(rows, len(data))
-    device, blocks = sae.W_enc.device, []
+    if not len(rows):
+        raise ValueError("no rows to encode")
+    device, counts, n = sae.W_enc.device, [], 0
+    values, columns = np.empty(0, np.float32), np.empty(0, np.int32)
     for start in range(0, len(rows), batch_size):
         here = rows[start : start + batch_size]
         x = data.embeddings(here) if isinstance(data, EmbeddingStore) else data[here].astype(np.float32)
         acts = sae.encode(torch.from_numpy(x).to(device))
-        blocks.append(sparse.csr_matrix(acts.cpu().numpy()))
-    if not blocks:
-        raise ValueError("no rows to encode")
-    return sparse.vstack(blocks, format="csr", dtype=np.float32)
+        block = sparse.csr_matrix(acts.cpu().numpy())
+        counts.append(np.diff(block.indptr))
+        if n + block.nnz > len(values):  # they grow in place, to what all rows are expected to need
+            room = int(1.05 * (n + block.nnz) * len(rows) / (start + len(here)))
+            values.resize(room, refcheck=False)
+            columns.resize(room, refcheck=False)
+        values[n : n + block.nnz], columns[n : n + block.nnz] = block.data, block.indices
+        n += block.nnz
+    values.resize(n, refcheck=False)
+    columns.resize(n, refcheck=False)
+    indptr = np.concatenate([[0], np.cumsum(np.concatenate(counts), dtype=np.int64)])
+    return sparse.csr_matrix((values, columns, indptr), shape=(len(rows), sae.d_sae))
 
 
 def top_texts(table: sparse.csr_matrix, n: int = 10) -> tuple[np.ndarray, np.ndarray]:
@@ -93,23 +106,36 @@ def co_activation(table: sparse.csr_matrix) -> sparse.coo_matrix:
 
 
 class EncodedTexts(NamedTuple):
-    """Rows of a store as an SAE sees them: activations (n, d_sae), texts, embeddings (n, d_in), domains."""
+    """Rows of a store as an SAE sees them: activations (n, d_sae), texts, embeddings (n, d_in), domains,
+    titles where there are any, and which rows these are."""
 
     table: sparse.csr_matrix
     texts: list[str]
     embeddings: np.ndarray
     domains: np.ndarray
     titles: list[str] | None = None
+    rows: np.ndarray | None = None
 
 
-def read_texts(sae: SAE, store: EmbeddingStore, rows: np.ndarray | None = None) -> EncodedTexts:
-    """Activations, texts, embeddings and domains of some rows of a store (all when None)."""
+def read_texts(
+    sae: SAE, store: EmbeddingStore, rows: np.ndarray | None = None, most: int | None = ENOUGH
+) -> EncodedTexts:
+    """Activations, texts, embeddings and domains of some rows of a store (all when None).
+
+    Args:
+        most: of more rows than this a seeded sample is read, in their order, and a line printed that says so;
+            None reads all. Names and examples need no more, and 1,000,000 embeddings are 1.5 GB.
+    """
     rows = row_numbers(rows, len(store))
-    frame = store.frame.iloc[rows]
+    if most is not None and len(rows) > most:
+        print(f"a sample of {most:,} of {len(rows):,} texts is read; read_texts(…, most=None) reads all")
+        rows = rows[np.sort(np.random.default_rng(0).choice(len(rows), most, replace=False))]
+    table, frame = activation_table(sae, store, rows), store.read_frame(rows)
     return EncodedTexts(
-        activation_table(sae, store, rows),
+        table,
         frame.text.tolist(),
         store.embeddings(rows),
         frame.domain.to_numpy(),
         frame["title"].tolist() if "title" in frame else None,
+        rows,
     )

@@ -7,9 +7,10 @@ store that the same call completes, to the same bits.
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
+from itertools import chain, islice, repeat
 from pathlib import Path
 
 import numpy as np
@@ -30,11 +31,11 @@ def fill_store(
     manifest = None if overwrite else _fitting(path, encoder, settings)
     if manifest and manifest["complete"] and not _damaged(path, manifest):
         count = 0  # a whole store is only read, whoever else reads it
-        for count, rows in enumerate(_batched(corpus, settings["shard_rows"]), start=1):
+        for count, rows in enumerate(_batched(corpus, manifest), start=1):
             _check_texts(path, manifest, count - 1, rows)
         _check_count(path, manifest, count)
         return
-    _check_strangers(path, overwrite)
+    check_strangers(path, overwrite)
     with only_writer(path):
         old = shards.read_manifest(path) if overwrite else None
         manifest = None if overwrite else _fitting(path, encoder, settings)
@@ -70,10 +71,12 @@ def _encode(
     look = {"unit": " texts", "disable": not progress, "mininterval": 1, "miniters": 1}
     count, seen, cut, writing = 0, 0, getattr(encoder, "n_cut", 0), None
     with ThreadPoolExecutor(1) as writer, tqdm(total=total, desc="extracting", **look) as bar:
-        for count, rows in enumerate(_batched(corpus, manifest["shard_rows"]), start=1):
+        for count, rows in enumerate(_batched(corpus, manifest), start=1):
             if count <= done or manifest["complete"]:
                 _check_texts(path, manifest, count - 1, rows)
             if count > done or count - 1 in damaged:  # a shard is written while the next one is encoded
+                if count == done + 1 and total:
+                    _check_space(path, manifest, rows, total - seen, progress)
                 vectors = encoder.encode([row["text"] for row in rows], batch_tokens, progress=bar.update)
                 stored = shards.as_stored(vectors, rows, manifest)
                 if writing:
@@ -108,7 +111,7 @@ def _fitting(path: Path, encoder: Encoder, settings: dict) -> dict | None:
     return manifest
 
 
-def _check_strangers(path: Path, overwrite: bool) -> None:
+def check_strangers(path: Path, overwrite: bool) -> None:
     """In a folder without a store: no file that would be overwritten, with `overwrite` none at all."""
     if path.is_dir() and shards.read_manifest(path) is None:
         names = sorted(p.name for p in path.iterdir() if not p.name.startswith("."))
@@ -118,6 +121,19 @@ def _check_strangers(path: Path, overwrite: bool) -> None:
                 f"{path} holds {strangers[0]} and no embedding store: it will not be overwritten; "
                 "choose another folder, or delete it"
             )
+
+
+def _check_space(path: Path, manifest: dict, rows: list[dict], n: int, progress: bool) -> None:
+    """`StoreError` where n texts like these do not fit on the disk; of a large store, say what it takes."""
+    needed, free = n * shards.bytes_per_text(rows, manifest), shutil.disk_usage(path).free
+    what = (
+        f"{n:,} texts take about {needed / 1e9:,.1f} GB, and the disk of {path} has {free / 1e9:,.1f} GB free"
+    )
+    if needed > free:
+        smaller = ', or dtype="float16"' if manifest["dtype"] == "float32" else ""
+        raise StoreError(f"{what}: choose another folder, or fewer texts{smaller}")
+    if progress and needed > 5e9:
+        print(what)
 
 
 def _damaged(path: Path, manifest: dict) -> set[int]:
@@ -131,10 +147,11 @@ def _damaged(path: Path, manifest: dict) -> set[int]:
     return found
 
 
-def _batched(corpus: Iterable[dict], shard_rows: int) -> Iterator[list[dict]]:
-    """Rows of a corpus, `shard_rows` at a time; a row that cannot be embedded is an error that names it."""
+def _batched(corpus: Iterable[dict], manifest: dict) -> Iterator[list[dict]]:
+    """Rows of a corpus, a shard at a time (as long as one there already); names a row that is no text."""
     source, start = iter(corpus), 0
-    while rows := list(islice(source, shard_rows)):
+    sizes = chain([shard["rows"] for shard in manifest["shards"]], repeat(manifest["shard_rows"]))
+    while rows := list(islice(source, next(sizes))):
         for i, row in enumerate(rows, start):
             if not isinstance(row, Mapping) or "text" not in row:
                 raise ValueError(

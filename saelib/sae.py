@@ -35,6 +35,7 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
 
+from saelib import processes
 from saelib.checks import number, whole
 from saelib.files import only_writer, read_tensor_file, resolved, tensor_file, write, write_json
 
@@ -288,8 +289,10 @@ class BatchTopKSAE(TopKSAE):
         return pre.relu() * (pre > self.threshold)
 
     def activate_in_training(self, pre: Tensor) -> tuple[Tensor, Tensor]:
-        values, idx = pre.flatten().topk(self.k * len(pre), sorted=False)
-        return torch.zeros_like(pre).flatten().scatter(0, idx, values.relu()).view_as(pre), pre.new_zeros(())
+        n = self.k * len(pre) * processes.count()
+        values, idx = pre.flatten().topk(min(n, pre.numel()), sorted=False)
+        values = values.relu() * processes.among_largest(values, n)
+        return torch.zeros_like(pre).flatten().scatter(0, idx, values).view_as(pre), pre.new_zeros(())
 
     @torch.no_grad()
     def calibrate(self, x: Tensor, target_l0: float | None = None) -> None:
@@ -327,7 +330,7 @@ class JumpReLUSAE(SAE):
 
     def activate_in_training(self, pre: Tensor) -> tuple[Tensor, Tensor]:
         f, step = jump_relu(pre, self.threshold, self.bandwidth)
-        l0 = step.sum(1).mean()
+        l0 = processes.mean(step.sum(1).mean())
         return f, l0 / self.d_sae if self.target_l0 is None else (l0 / self.target_l0 - 1).square()
 
     def start(self, sample: Tensor, target_l0: float | None) -> None:
@@ -369,7 +372,7 @@ def aux_loss(z: Tensor, z_hat: Tensor, W_enc: Tensor, b_enc: Tensor, W_dec: Tens
     pre = z @ W_enc + b_enc
     values, idx = pre.topk(min(k_aux, len(b_enc)), dim=1)
     e_hat = torch.zeros_like(pre).scatter(1, idx, values.relu()) @ W_dec
-    return (e - e_hat).square().sum() / e.square().sum().clamp_min(1e-12)
+    return (e - e_hat).square().sum() / processes.mean(e.square().sum()).clamp_min(1e-12)
 
 
 def check_embeddings(x: Tensor, what: str) -> None:
@@ -411,7 +414,7 @@ def l0_quantile(
     m = min(sae.d_sae, max(8 * round(target_l0), 64))  # those beyond a row's m largest hardly ever count
     largest = [excess(sae.pre_acts(part)).topk(m, dim=1).values.flatten() for part in x.split(1024)]
     values = torch.cat(largest)
-    cut = values.kthvalue(max(1, values.numel() - round(target_l0 * len(x)))).values
+    cut = processes.mean(values.kthvalue(max(1, values.numel() - round(target_l0 * len(x)))).values)
     return float(cut) if torch.isfinite(cut) else -1e9
 
 

@@ -149,6 +149,12 @@ def write_shard(path: Path, number: int, rows: list[dict], stored: np.ndarray) -
     return entry
 
 
+def bytes_per_text(rows: list[dict], manifest: dict) -> float:
+    """What a text like these takes on the disk: its embedding, and its part of a compressed `.parquet`."""
+    texts = len(pd.DataFrame(rows).to_parquet(index=False)) / len(rows)
+    return manifest["d_in"] * np.dtype(manifest["dtype"]).itemsize + texts
+
+
 def map_shard(path: Path, shard: dict, manifest: dict) -> np.ndarray:
     """The embeddings of a shard (rows, d_in), mapped. Both files are looked at, their content is not read.
 

@@ -21,6 +21,7 @@ import torch.nn.functional as nnf
 from scipy import sparse
 from torch import Tensor
 
+from saelib import processes
 from saelib.sae import SAE, BatchTopKSAE, Loss, TopKSAE, aux_loss
 
 SCREEN = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()  # without it bfloat16 is slower
@@ -67,7 +68,8 @@ def select(sae: TopKSAE, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     else:
         pre = torch.addmm(sae.b_enc, z, sae.W_enc)
     # the whole batch is one group for BatchTopK, each text is one for TopK
-    n, groups = (sae.k * len(z), pre.view(1, -1)) if isinstance(sae, BatchTopKSAE) else (sae.k, pre)
+    whole_batch = isinstance(sae, BatchTopKSAE)
+    n, groups = (sae.k * len(z) * processes.count(), pre.view(1, -1)) if whole_batch else (sae.k, pre)
     found = at_least(groups, n + max(n // 8, 4) if screen else n)
     rows, cols = np.divmod(found, sae.d_sae)
     crow = _offsets(rows, len(z))
@@ -76,6 +78,8 @@ def select(sae: TopKSAE, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     else:
         values = pre.flatten()[found]
     keep = largest(values.numpy(), found // groups.shape[1], n)
+    if whole_batch:
+        keep[keep] = processes.among_largest(values[torch.from_numpy(keep)], n).numpy()
     crow = _offsets(rows[keep], len(z))
     return crow, torch.from_numpy(cols[keep].astype(np.int32)), values[torch.from_numpy(keep)]
 

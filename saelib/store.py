@@ -85,11 +85,22 @@ class EmbeddingStore:
     def frame(self) -> pd.DataFrame:
         """Texts and domains (and titles where the corpus has them), in row order; read on first use."""
         if self._frame is None:
-            parts = [shards.read_texts(self.path, s) for s in self.manifest["shards"]]
-            self._frame = pd.concat(parts, ignore_index=True)
-            if "title" in self._frame:  # a shard without any has no such column
-                self._frame["title"] = self._frame["title"].fillna("")
+            self._frame = self.read_frame(np.arange(len(self)))
         return self._frame
+
+    def read_frame(self, rows: np.ndarray) -> pd.DataFrame:
+        """Some rows of `frame` (numbers), in their order; where it is not read already, a shard at a time."""
+        if self._frame is not None:
+            return self._frame.iloc[rows]
+        parts, shard_of = [], np.searchsorted(self._offsets, rows, side="right") - 1
+        for number in np.unique(shard_of):
+            here = np.flatnonzero(shard_of == number)
+            part = shards.read_texts(self.path, self.manifest["shards"][number])
+            parts.append(part.iloc[rows[here] - self._offsets[number]].set_axis(here))
+        frame = pd.concat(parts).sort_index().reset_index(drop=True)
+        if "title" in frame:  # a shard without any has no such column
+            frame["title"] = frame["title"].fillna("")
+        return frame
 
     @cached_property
     def texts(self) -> list[str]:
@@ -230,7 +241,8 @@ class EmbeddingStore:
             Files that are not the old store's stay.
 
         Raises:
-            StoreError: the folder holds another encoder's or another corpus's embeddings, or other files.
+            StoreError: the folder holds another encoder's or another corpus's embeddings, or other files; or
+            the disk has no room for a corpus of this length.
             ValueError: an empty corpus, a row that cannot be embedded, an encoder that gives something else
             than finite vectors (n, d_in).
             InUseError: another process writes there.

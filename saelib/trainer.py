@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from saelib import processes
 from saelib.checks import number, whole
 from saelib.files import read_tensor_file, tensor_file, write
 from saelib.metrics import Evaluation, evaluate
@@ -35,6 +36,7 @@ class TrainConfig:
     Attributes:
         steps: optimiser steps. More lower the FVU of training texts, and up to a point of held-out ones.
         batch_size: embeddings a step. BatchTopK selects among as many.
+        buffer_rows: of a store, embeddings in memory that batches are drawn from (`EmbeddingStore.batches`).
         lr: Adam's peak learning rate. Higher reconstructs better in few steps; lower reads better.
         threshold_lr: the same for JumpReLU's θ, which lives on the scale of pre-activations, not of weights.
         warmup: share of the run over which the learning rates rise from 0.
@@ -56,6 +58,7 @@ class TrainConfig:
 
     steps: int = 800
     batch_size: int = 1024
+    buffer_rows: int = 262_144
     lr: float = 4e-3
     threshold_lr: float = 2e-2
     warmup: float = 0.05
@@ -73,9 +76,9 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         checked = {"seed": whole("seed", self.seed, 0)}
-        for name in ("steps", "batch_size", "k_aux", "dead_after", "eval_every"):
+        for name in ("steps", "batch_size", "buffer_rows", "k_aux", "dead_after", "eval_every"):
             value = getattr(self, name)
-            optional = value is None and name not in ("steps", "batch_size")
+            optional = value is None and name in ("k_aux", "dead_after", "eval_every")
             checked[name] = None if optional else whole(name, value)
         for name in ("lr", "threshold_lr", "clip"):
             endless = name == "clip" and self.clip == math.inf  # never clips
@@ -132,6 +135,7 @@ class Trainer:
         self.adam = torch.optim.Adam(groups, lr=config.lr, betas=(0.9, 0.999), fused=True)
         if folder and (folder / CHECKPOINT).exists():
             self._resume(folder)
+        processes.same(t.detach() for t in (*sae.parameters(), *sae.buffers()))
         warm = isinstance(sae, JumpReLUSAE) and self.target and self.state["step"] <= self._warm_steps
         self._learn_as(sae.as_batchtopk() if warm else sae)
         self.steers = sae.steers_penalty and bool(self.target)
@@ -160,8 +164,10 @@ class Trainer:
         k_aux = config.k_aux or max(sae.d_in // 2, 1)
 
         sae.zero_grad(set_to_none=True)
-        self.loss = self.loss_of(x, fade * self.state["coefficient"], self.dead, k_aux, config.aux_coef)
+        mine, coefficient = processes.part(x), fade * self.state["coefficient"]
+        self.loss = self.loss_of(mine, coefficient, self.dead, k_aux, config.aux_coef)
         self.loss.total.backward()
+        processes.average(p.grad for p in sae.parameters() if p.grad is not None)
         # decoder rows keep their norm, so along them is nowhere to go; in pieces that stay in a cache
         for W, gradient in zip(sae.W_dec.detach().split(2048), sae.W_dec.grad.split(2048), strict=True):
             gradient.addcmul_((gradient * W).sum(1, keepdim=True), W, value=-1)
@@ -170,9 +176,9 @@ class Trainer:
         self.adam.step()
         sae.after_step()
 
-        sae.samples_since_active.add_(len(x)).masked_fill_(self.loss.active, 0)
+        sae.samples_since_active.add_(len(x)).masked_fill_(processes.anywhere(self.loss.active), 0)
         if self.steers:
-            self.steer(self.loss.l0)
+            self.steer(processes.mean(self.loss.l0))
         self.state["step"] += 1
 
     def _schedule(self, step: int) -> float:
@@ -189,7 +195,7 @@ class Trainer:
         state, old = self.state, self.state["l0"]
         if state["step"] % 20 == 19:
             unseen = (self.sae.encode(self.calibration[:1024]) > 0).sum(1).float().mean()
-            state["unseen"] = unseen / old.clamp_min(0.1)
+            state["unseen"] = processes.mean(unseen) / old.clamp_min(0.1)
         target = self.target / state["unseen"]
         state["l0"] = l0 if old is None else 0.9 * old + 0.1 * l0
         gap = (state["l0"].clamp_min(1e-3) / target).log()
@@ -202,7 +208,7 @@ class Trainer:
         Raises:
             FloatingPointError: the loss is NaN or infinite.
         """
-        sae, step, total = self.sae, self.state["step"], float(self.loss.total.detach())
+        sae, step, total = self.sae, self.state["step"], float(processes.mean(self.loss.total.detach()))
         if not math.isfinite(total):
             raise FloatingPointError(f"the loss is {total} at step {step}: lower lr (now {self.config.lr})")
         if step == self.config.steps or self.learner.calibrate_anytime:

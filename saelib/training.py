@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from saelib import processes
 from saelib.checks import whole
 from saelib.files import digest, only_writer, resolved
 from saelib.metrics import Evaluation, evaluate
@@ -97,7 +98,7 @@ def train_many(
     Each gets what `train` would have given it.
 
     Args:
-        configs: one for all, or one each; steps, batch_size, seed and eval_every must agree.
+        configs: one for all, or one each; steps, batch_size, buffer_rows, seed and eval_every must agree.
 
     Raises:
         ValueError: no SAE, configurations that disagree, and whatever `train` raises.
@@ -108,7 +109,7 @@ def train_many(
             f"{len(saes)} SAEs and {len(configs)} configurations: "
             "give at least one SAE, and one configuration each"
         )
-    for name in ("steps", "batch_size", "seed", "eval_every"):
+    for name in ("steps", "batch_size", "buffer_rows", "seed", "eval_every"):
         found = {getattr(c, name) for c in configs}
         if len(found) > 1:
             raise ValueError(f"SAEs that train together must have one {name}, not {sorted(found)}")
@@ -137,13 +138,14 @@ def _run(
         del sample
         began = time.perf_counter()
         saved = trainers[0].state["step"]
-        if checkpoint and saved < last:  # a finished run is only read
+        if checkpoint and saved < last and processes.is_first():  # a finished run is only read
             stack.enter_context(only_writer(checkpoint.folder))
         stack.enter_context(_tensor_cores(embeddings.device))
         try:
             for step in _steps(trainers, embeddings, progress, last):
                 if checkpoint and (step % checkpoint.every == 0 or step == last):
-                    trainers[0].save(checkpoint.folder)
+                    if processes.is_first():
+                        trainers[0].save(checkpoint.folder)
                     saved = step
         except KeyboardInterrupt:
             kept = "nothing is kept" + (" yet" if checkpoint else "; train(..., checkpoint=folder) keeps it")

@@ -99,9 +99,8 @@ def prepare(
                 f"batch_size {config.batch_size} is more than the {len(train_rows)} training rows: lower it"
             )
         if is_store:
-            return data.batches(
-                config.batch_size, rows=train_rows, seed=config.seed, skip=skip, device=device
-            )
+            settings = {"buffer_rows": config.buffer_rows, "device": device}
+            return data.batches(config.batch_size, rows=train_rows, seed=config.seed, skip=skip, **settings)
         return _tensor_batches(data.to(device), train_rows, config, skip)
 
     def digests() -> dict[str, str]:

@@ -225,8 +225,8 @@ def test_without_a_chromium_the_summary_says_so(tmp_path):
 # ---- imports ----
 
 # saelib's floors, from the ground up: a module imports from those before it only.
-CORE = """checks files text_files corpus encoder shards extraction store sae interchange pretrained sparse_step
-metrics trainer training_data training activations attribution domains families family_meaning steering plots
+CORE = """checks files text_files corpus encoder shards costs extraction store processes sae interchange pretrained
+sparse_step metrics trainer training_data training distributed activations attribution domains families family_meaning steering plots
 tutorial""".split()
 WINGS = [
     *("saelib.naming", "saelib.advice", "saelib.family_names"),

@@ -13,7 +13,7 @@ import torch
 from saelib.activations import read_texts
 from saelib.files import InUseError, only_writer, write
 from saelib.sae import make_sae
-from saelib.shards import checksum
+from saelib.shards import bytes_per_text, checksum
 from saelib.store import EmbeddingStore, StoreError, batch_plan
 
 
@@ -401,3 +401,20 @@ def test_rows_without_load_corpus_are_taken_or_named(tmp_path, words):
     for corpus in (["a", "b"], pd.DataFrame({"text": ["a"]}), [{"body": "a"}]):
         with pytest.raises(ValueError, match="row 0 .*use load_corpus"):
             extract(tmp_path / "b", corpus, words)
+
+
+def test_a_corpus_that_does_not_fit_on_the_disk_is_refused(tmp_path, rows, words, monkeypatch, capsys):
+    usage = shutil.disk_usage(tmp_path)
+    need = 700 * bytes_per_text(rows[:128], {"d_in": 48, "dtype": "float16"})
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=int(0.9 * need)))
+    with pytest.raises(StoreError, match="GB free.*another folder"):
+        EmbeddingStore.extract(tmp_path / "a", rows, words, shard_rows=128, progress=False)
+    assert not words.seen, "before anything is embedded"
+    store = EmbeddingStore.extract(tmp_path / "a", iter(rows), words, shard_rows=128, progress=False)
+    assert len(store) == 700, "nobody knows how long a stream is"
+    written = sum(file.stat().st_size for file in (tmp_path / "a").glob("0*"))
+    assert 0.8 < written / need < 1.25
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=10**15))
+    monkeypatch.setattr("saelib.shards.bytes_per_text", lambda *_: 10**9)
+    EmbeddingStore.extract(tmp_path / "b", rows, words, shard_rows=128)
+    assert "about 700.0 GB" in capsys.readouterr().out

@@ -17,7 +17,6 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 from dataclasses import dataclass
-from itertools import chain
 
 import numpy as np
 import pandas as pd
@@ -86,10 +85,14 @@ class TokenStream:
 
     def __init__(self, texts: list[str], stop_words: Collection[str] = ENGLISH.stop_words) -> None:
         stop_words = set(stop_words) - NO_STOP
-        found = [[*TOKEN.findall(t.lower().replace("’", "'")), "."] for t in texts]
+        number: dict[str, int] = {}  # of each distinct token, in order of appearance
+        found = [
+            np.array([number.setdefault(w, len(number)) for w in (*TOKEN.findall(t), ".")])
+            for t in (t.lower().replace("’", "'") for t in texts)
+        ]
         self.text = np.repeat(np.arange(len(texts)), [len(f) for f in found])
-        self.ids, words = pd.factorize(np.array(list(chain.from_iterable(found)), dtype=object))
-        self.words, n = words.astype(str), len(words)
+        self.ids = np.concatenate(found)
+        self.words, n = np.array(list(number)), len(number)
         self.content = np.array([
             w[0].isalpha() and len(w) > 1 and w not in stop_words for w in self.words
         ])  # fmt: skip

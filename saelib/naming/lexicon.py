@@ -72,17 +72,14 @@ class Lexicon:
     def contains(self, terms: pd.Series) -> np.ndarray:
         """(n_labels, n_texts) bool: does a text hold all stems of any term? terms: lists of strings."""
         flat = [(i, t) for i, ts in enumerate(terms) for t in ts]
-        if not flat:
-            return np.zeros((len(terms), self.counts.shape[0]), dtype=bool)
         query, size = self.queries([t for _, t in flat])
-        found = (
-            np.asarray((query @ (self.counts > 0).T.astype(np.float64)).todense())
-            >= np.maximum(size, 1)[:, None]
-        )
-        owner = sparse.csr_matrix(
-            (np.ones(len(flat)), ([i for i, _ in flat], range(len(flat)))), shape=(len(terms), len(flat))
-        )
-        return (owner @ found.astype(np.float64)) > 0
+        holds, found = (self.counts > 0).T.tocsr(), np.zeros((len(terms), self.counts.shape[0]), dtype=bool)
+        for start in range(0, len(flat), 64):  # blocks of terms bound the memory
+            at = slice(start, start + 64)
+            whole = (query[at] @ holds).toarray() >= np.maximum(size[at], 1)[:, None]
+            for (i, _), texts in zip(flat[at], whole, strict=True):
+                found[i] |= texts
+        return found
 
     def npmi(self, terms: pd.Series) -> np.ndarray:
         """Mean normalised pointwise mutual information of a label's words (Bouma 2009); NaN for one word."""

@@ -70,6 +70,7 @@ def draw_detection_set(
     texts = torch.from_numpy(np.ascontiguousarray(embeddings, dtype=np.float32))
     random = np.full((len(features), min(n_random, n)), -1)
     near = np.full((len(features), min(max(n_near, half.max(initial=0)), n)), -1)
+    some = min(16, max(2**20 // n, 1))
     for start in range(0, len(features), 64):  # blocks of features bound the memory
         block = slice(start, start + 64)
         off = csc[:, features[block]].toarray().T == 0
@@ -80,8 +81,8 @@ def draw_detection_set(
         spread = (np.arange(n_seeds) / n_seeds * half[block, None]).astype(int)
         seeds = torch.from_numpy(np.take_along_axis(active[block], spread, 1))
         closest = torch.cat(
-            [(texts[rows.flatten()] @ texts.T).unflatten(0, rows.shape).amax(1) for rows in seeds.split(16)]
-        ).numpy()  # 16 features in one product: one at a time, all texts are read once for each
+            [(texts[rows.flatten()] @ texts.T).unflatten(0, rows.shape).amax(1) for rows in seeds.split(some)]
+        ).numpy()  # several features in one product: one at a time, all texts are read once for each
         found = _largest(np.where(off, closest, -np.inf), near.shape[1])
         wanted = np.arange(found.shape[1]) < np.maximum(n_near, half[block, None])
         near[block] = np.where(wanted, found, -1)
@@ -181,8 +182,9 @@ def score_judge(
     `spearman`.
     """
     parts, csc = [], table.tocsc()
-    for start in range(0, len(sets.features), 128):  # blocks of features bound the memory
-        at = slice(start, start + 128)
+    block = min(128, max(2**22 // table.shape[0], 8))  # blocks of features bound the memory
+    for start in range(0, len(sets.features), block):
+        at = slice(start, start + block)
         scores, acts = products((judge[0][at], judge[1])), csc[:, sets.features[at]].toarray().T
         width = int((acts > 0).sum(1).max())
         order = torch.from_numpy(np.argsort(-acts, axis=1, kind="stable")[:, :width].copy())

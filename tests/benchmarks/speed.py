@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -121,24 +122,15 @@ def extraction() -> pd.DataFrame:
 
 def feeding(store: EmbeddingStore) -> pd.DataFrame:
     """Training steps per second from the store and from a tensor in memory, and the batches alone."""
-    x, config = torch.from_numpy(store.embeddings()), TrainConfig(steps=200, target_l0=32, eval_every=200)
-    small, speeds = (
-        8192,
-        {"tensor in memory": [], "store, fits its buffer": [], "store, buffer of 8,192 rows": []},
-    )
+    x, usual = torch.from_numpy(store.embeddings()), TrainConfig(steps=200, target_l0=32, eval_every=200)
+    speeds = {"tensor in memory": [], "store, fits its buffer": [], "store, buffer of 8,192 rows": []}
     held_out = x[:1000]
-    batches = store.batches
     for _ in range(5):
         for name in speeds:
-            store.batches = (
-                (lambda *a, **b: batches(*a, **b, buffer_rows=small)) if "8,192" in name else batches
-            )
-            data = x if name == "tensor in memory" else store
-            result = train(
-                make_sae("topk", store.d_in, 3072, 32), data, config, held_out=held_out, progress=False
-            )
+            data, sae = x if name == "tensor in memory" else store, make_sae("topk", store.d_in, 3072, 32)
+            config = replace(usual, buffer_rows=8192) if "8,192" in name else usual
+            result = train(sae, data, config, held_out=held_out, progress=False)
             speeds[name].append(config.steps / result.seconds)
-    store.batches = batches
     table = pd.DataFrame({name: {"steps/s": np.median(v)} for name, v in speeds.items()}).T
     return table.assign(share=table["steps/s"] / table["steps/s"].iloc[0])
 
