@@ -10,7 +10,6 @@ from __future__ import annotations
 import time
 
 import pandas as pd
-import torch
 
 from saelib.encoder import Encoder
 from saelib.shards import bytes_per_text
@@ -38,17 +37,6 @@ def measured_rate(encoder: Encoder, texts: list[str]) -> float:
     began = time.perf_counter()
     encoder.encode(texts)
     return sum(encoder_flops(encoder, n) for n in lengths) / (time.perf_counter() - began)
-
-
-def matmul_rate(device: torch.device, dtype: torch.dtype, size: int = 2048) -> float:
-    """Operations a second of a product of two square matrices: what the machine can do at its best."""
-    a = torch.randn(size, size, device=device, dtype=dtype)
-    best = 0.0
-    for _ in range(5):
-        began = time.perf_counter()
-        float((a @ a)[0, 0])  # a GPU is waited for
-        best = max(best, 2 * size**3 / (time.perf_counter() - began))
-    return best
 
 
 def estimate_cost(
