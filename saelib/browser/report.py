@@ -24,7 +24,7 @@ from saelib.browser.render import HIDDEN, clean, render, script, style
 from saelib.browser.view import FeatureView
 
 IN_PART = 48  # pages of features that are compressed together
-PATIENCE = 8000  # texts to embed so that words are marked in a page: some ten seconds on two cores
+PATIENCE = 3500  # texts to embed so that words are marked in a page: ten to thirty seconds on two cores
 
 
 def page(
