@@ -46,6 +46,7 @@ napoleon_use_ivar = True
 html_theme = "sphinx_book_theme"
 html_title = "What do my sentence embeddings mean?"
 MATHJAX = Path(find_spec("sphinx-mathjax-offline").origin).parent / "static" / "mathjax" / "tex-svg.js"
+html_favicon = "_static/favicon.svg"
 html_static_path = ["_static", str(MATHJAX)]
 mathjax_path = MATHJAX.name
 html_css_files = ["site.css"]
