@@ -39,14 +39,12 @@ def pytest_collection_modifyitems(items):
 
     While the first notebook embeds the corpus, which the others then find, the other process tests faults.
     """
-    for item in items:
-        if item.originalname != "test_it_runs":
-            item.add_marker(pytest.mark.xdist_group(item.path.name))
-    first = [item for item in items if item.originalname == "test_it_runs"][:1]
-    turn = {"test_faults.py": 1}
-    items.sort(
-        key=lambda i: 0 if i in first else 2 if i.originalname == "test_it_runs" else turn.get(i.path.name, 3)
-    )
+    notebooks = [item for item in items if item.originalname == "test_it_runs"]
+    others = [item for item in items if item.originalname != "test_it_runs"]
+    for item in others:
+        item.add_marker(pytest.mark.xdist_group(item.path.name))
+    faults = [item for item in others if item.path.name == "test_faults.py"]
+    items[:] = [*notebooks[:1], *faults, *notebooks[1:], *(item for item in others if item not in faults)]
 
 
 def pytest_terminal_summary(terminalreporter):

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import torch
 
 from saelib.files import kept
 from saelib.sae import SAE
@@ -64,17 +65,37 @@ def feature_xy(sae: SAE, folder: Path | None = None) -> np.ndarray:
 
 def _two_dimensions(sae: SAE) -> np.ndarray:
     W = sae.W_dec.detach().cpu().numpy()
+    return places(W, min(15, len(W) - 1) if len(W) >= 10 else 0, min_dist=0.15)
+
+
+def places(x: np.ndarray, n_neighbours: int, **settings: object) -> np.ndarray:
+    """Rows of x (n, d) in two dimensions: UMAP with so many neighbours and these settings; two principal
+    components where UMAP is not installed, or n_neighbours is 0."""
     try:
         from umap import UMAP
     except ImportError:
         UMAP = None
-    if UMAP and len(W) >= 10:
-        settings = {"n_neighbors": min(15, len(W) - 1), "min_dist": 0.15, "metric": "cosine"}
-        return UMAP(**settings, random_state=0, n_jobs=1).fit_transform(W)
-    centred, xy = W - W.mean(0), np.zeros((len(W), 2))
+    if UMAP and n_neighbours:
+        shared = {"n_neighbors": n_neighbours, "metric": "cosine", "random_state": 0, "n_jobs": 1}
+        return UMAP(**shared, **settings).fit_transform(x)
+    centred, xy = x - x.mean(0), np.zeros((len(x), 2))
     axes = np.linalg.svd(centred, full_matrices=False)[2][:2]
     xy[:, : len(axes)] = centred @ axes.T
     return xy
+
+
+def nearest_rows(x: np.ndarray | torch.Tensor, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Of each row of x (N, d) the n others with the highest cosine, rows being unit vectors: (rows, cosines),
+    both (N, n)."""
+    x = torch.as_tensor(x, dtype=torch.float32)
+    near, cosines = [], []
+    for start, part in zip(range(0, len(x), 1024), x.split(1024), strict=True):
+        cosine = part @ x.T
+        cosine[torch.arange(len(part)), torch.arange(start, start + len(part))] = -2
+        best = cosine.topk(n, dim=1)
+        near.append(best.indices.numpy())
+        cosines.append(best.values.numpy())
+    return np.concatenate(near), np.concatenate(cosines)
 
 
 def unit_square(xy: np.ndarray) -> np.ndarray:

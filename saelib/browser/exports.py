@@ -15,8 +15,8 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 
+from saelib.browser import atlas
 from saelib.browser.render import clean, visible
 from saelib.browser.view import FeatureView
 from saelib.files import only_writer, resolved, write
@@ -48,7 +48,7 @@ def write_embedding_atlas(
     n, folder = len(view.texts), resolved(folder)
     if xy is not None and np.shape(xy) != (n, 2):
         raise ValueError(f"xy must be ({n}, 2), a place for each text, not {np.shape(xy)}")
-    ids, cosine = nearest_texts(view.embeddings, min(n_neighbours, n - 1))
+    ids, cosine = atlas.nearest_rows(view.embeddings, min(n_neighbours, n - 1))
     xy = np.asarray(text_places(view.embeddings, ids, 1 - cosine) if xy is None else xy, np.float32)
     names = unique_names(view)
     texts = pa.table({
@@ -90,34 +90,14 @@ def write_latent_scope(view: FeatureView, file: str | Path) -> Path:
     return file
 
 
-def nearest_texts(embeddings: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """Of each unit vector (N, d) the n others with the highest cosine: (rows, cosines), both (N, n)."""
-    x = torch.from_numpy(np.asarray(embeddings, np.float32))
-    rows, cosines = [], []
-    for start in range(0, len(x), 1024):
-        cosine = x[start : start + 1024] @ x.T
-        cosine[torch.arange(len(cosine)), torch.arange(start, start + len(cosine))] = -2
-        best = cosine.topk(n, dim=1)
-        rows.append(best.indices.numpy())
-        cosines.append(best.values.numpy())
-    return np.concatenate(rows), np.concatenate(cosines)
-
-
 def text_places(embeddings: np.ndarray, ids: np.ndarray, distances: np.ndarray) -> np.ndarray:
     """Places (N, 2) by UMAP (McInnes et al. 2018) of neighbours that are known; else principal components."""
     n = len(embeddings)
-    try:
-        from umap import UMAP
-    except ImportError:
-        UMAP = None
-    if UMAP is None or ids.shape[1] < 10:
-        centred = embeddings - embeddings.mean(0)
-        return centred @ np.linalg.eigh(centred.T @ centred)[1][:, :-3:-1]
     known = (np.column_stack([np.arange(n), ids]), np.column_stack([np.zeros(n), distances.clip(0)]), None)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # that no further text can be placed: none is
-        settings = {"n_neighbors": ids.shape[1] + 1, "min_dist": 0.1, "metric": "cosine"}
-        return UMAP(**settings, random_state=0, n_jobs=1, precomputed_knn=known).fit_transform(embeddings)
+        n_neighbours = ids.shape[1] + 1 if ids.shape[1] >= 10 else 0
+        return atlas.places(embeddings, n_neighbours, min_dist=0.1, precomputed_knn=known)
 
 
 def unique_names(view: FeatureView) -> list[str]:

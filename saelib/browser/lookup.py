@@ -9,11 +9,11 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-import snowballstemmer
 
 from saelib.browser import atlas
 from saelib.browser.view import FeatureView
 from saelib.files import kept
+from saelib.naming.language import stem
 
 SORTS = {
     "trust": None, "density": "density", "max": "max", "mean": "mean_active", "label": "label", "id": "id",
@@ -60,9 +60,9 @@ def word_pattern(word: str) -> str:
     """
     if not word.isascii():
         return re.escape(word)
-    stem = re.sub("i$", "(?:i|y)", re.escape(snowballstemmer.stemmer("english").stemWord(word)))
+    root = re.sub("i$", "(?:i|y)", re.escape(stem(word, "english")))
     start = re.escape(word) + (r"\w*" if len(word) > 3 else "")
-    return rf"(?<!\w)(?:{start}|{stem}(?:s|es|e|ed|er|ers|ing|ic|al)?)(?!\w)"
+    return rf"(?<!\w)(?:{start}|{root}(?:s|es|e|ed|er|ers|ing|ic|al)?)(?!\w)"
 
 
 def word_hits(view: FeatureView, query: str) -> np.ndarray:

@@ -265,7 +265,7 @@ def make_view(
         called = family_names.label.where(family_names.shown.astype(bool), "unnamed")
     given = [None] * n if texts.domains is None else texts.domains
     domains = np.array(["(none)" if pd.isna(d) else str(d) for d in given], dtype=object)
-    near, near_cosine = _nearest_rows(sae.W_dec.detach().cpu(), min(10, sae.d_sae - 1))
+    near, near_cosine = atlas.nearest_rows(sae.W_dec.detach().cpu(), min(10, sae.d_sae - 1))
     together, count = _most_together(table, min(10, sae.d_sae - 1))
     view = FeatureView(
         sae, texts.texts, domains, texts.embeddings, table, names.set_axis(names.index.astype(int)),
@@ -292,18 +292,6 @@ def _provenance(sae: SAE, n_texts: int, encoder: Encoder | None, corpus: str) ->
         "made": f"{datetime.date.today():%Y-%m-%d}",
         "versions": f"Python {platform.python_version()} · {packages}",
     }
-
-
-def _nearest_rows(W: torch.Tensor, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """Of each row of W (F, D) the n others with the highest cosine: (ids, cosines), both (F, n)."""
-    near, cosines = [], []
-    for start, part in zip(range(0, len(W), 2048), W.split(2048), strict=True):
-        cosine = part @ W.T
-        cosine[torch.arange(len(part)), torch.arange(start, start + len(part))] = -2
-        best = cosine.topk(n, dim=1)
-        near.append(best.indices.numpy())
-        cosines.append(best.values.numpy())
-    return np.concatenate(near), np.concatenate(cosines)
 
 
 def _most_together(table: sparse.csr_matrix, n: int) -> tuple[np.ndarray, np.ndarray]:

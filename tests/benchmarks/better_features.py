@@ -16,10 +16,9 @@ from sklearn.cluster import MiniBatchKMeans
 from sklearn.preprocessing import normalize
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from labels import DATA, open_store  # noqa: E402
+from labels import DATA, open_store, share_in_words  # noqa: E402
 
 import saelib as sl  # noqa: E402
-from saelib.naming.trust import named_share  # noqa: E402
 
 VARIANTS = {  # what differs: of the SAE, of the training
     "as it is": {},
@@ -61,10 +60,8 @@ def measure(variant: dict, store, rows, test_rows, vectors, independent, seed: i
     result = sl.train(sae, store, config, held_out=held_out, rows=rows, progress=False)
     train, test = sl.read_texts(sae, store, rows), sl.read_texts(sae, store, test_rows)
     names = sl.name_features(sae, train, test, vectors, independent=independent)
-    shown = np.zeros(d_sae, dtype=bool)
-    shown[names.index[names.shown]] = True
     return {
-        "fvu": result.final.fvu, "named_share": named_share(sae, held_out, shown)[0],
+        "fvu": result.final.fvu, "named_share": share_in_words(sae, names, held_out.numpy()),
         "shown": names.shown.sum() / d_sae, "trust": names.trust.mean(),
         "ap": names.ap.mean(), "ap_bm25": names.ap_bm25.mean(), "ap_lsa": names.ap_lsa.mean(),
     }  # fmt: skip

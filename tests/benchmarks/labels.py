@@ -26,14 +26,26 @@ from saelib.naming.selection import best_of_source  # noqa: E402
 DATA = Path(__file__).resolve().parents[2] / "data"
 
 
-def open_store(argument: str | None, encoder) -> tuple[str, sl.EmbeddingStore]:
-    """The store of a corpus, extracted when it is not there."""
+def open_store(
+    argument: str | None, encoder, column: str | None = None, limit: int | None = None
+) -> tuple[str, sl.EmbeddingStore]:
+    """The store of a corpus, extracted when it is not there. column: the concepts', `label` or `domain` of a file."""
     if argument is None:
         return "wiki-vital", sl.EmbeddingStore.extract(DATA / "stores" / "all", sl.load_corpus(), encoder)
-    column = "label" if "label" in pq.read_schema(argument).names else "domain"
+    of_file = column is None
+    if of_file:
+        column = "label" if "label" in pq.read_schema(argument).names else "domain"
     name = Path(argument).stem
-    corpus = sl.load_corpus(argument, domain_column=column)
-    return name, sl.EmbeddingStore.extract(DATA / "stores" / name, corpus, encoder)
+    corpus = sl.load_corpus(argument, domain_column=column, limit=limit)
+    folder = name if of_file else f"{name}-{len(corpus)}"
+    return name, sl.EmbeddingStore.extract(DATA / "stores" / folder, corpus, encoder)
+
+
+def share_in_words(sae, names: pd.DataFrame, x: np.ndarray) -> float:
+    """The named share of held-out embeddings x."""
+    shown = np.zeros(sae.d_sae, dtype=bool)
+    shown[names.index[names.shown]] = True
+    return sl.named_share(sae, torch.from_numpy(x), shown)[0]
 
 
 def train(store, rows, test_rows, d_sae: int, k: int, seed: int):

@@ -15,23 +15,13 @@ import numpy as np
 import pandas as pd
 import torch
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from labels import DATA, open_store, share_in_words  # noqa: E402
+
 import saelib as sl  # noqa: E402
-from saelib.naming.trust import named_share  # noqa: E402
 
-RESULTS = ROOT / "data" / "results"
+RESULTS = DATA / "results"
 RATES = {"vanilla": 0.064}  # the learning rate that suits it (notebook 07); the others: TrainConfig's
-
-
-def open_store(arguments, encoder) -> tuple[str, sl.EmbeddingStore]:
-    """The store of the corpus, extracted when it is not there."""
-    if arguments.corpus is None:
-        return "wiki-vital", sl.EmbeddingStore.extract(ROOT / "data/stores/all", sl.load_corpus(), encoder)
-    corpus = sl.load_corpus(arguments.corpus, domain_column=arguments.domain_column, limit=arguments.limit)
-    name = Path(arguments.corpus).stem
-    folder = ROOT / "data" / "stores" / f"{name}-{len(corpus)}"
-    return name, sl.EmbeddingStore.extract(folder, corpus, encoder)
 
 
 def train(architecture: str, scope: str, store, rows, held_out, seed: int):
@@ -41,7 +31,7 @@ def train(architecture: str, scope: str, store, rows, held_out, seed: int):
     if architecture in RATES:
         config = sl.TrainConfig(**(vars(config) | {"lr": RATES[architecture]}))
     sae = sl.make_sae(architecture, store.d_in, d_sae, k, seed)
-    folder = ROOT / "data" / "saes" / "results" / f"{store.path.name}-{scope}-{architecture}-{seed}"
+    folder = DATA / "saes" / "results" / f"{store.path.name}-{scope}-{architecture}-{seed}"
     result = sl.train(sae, store, config, held_out=held_out, rows=rows, progress=False, checkpoint=folder)
     return result, k
 
@@ -50,12 +40,9 @@ def names_of(sae, store, rows, test_rows, vectors, independent, seed: int):
     """The judged names of an SAE, its two tables, and what the names are worth."""
     a, b = sl.read_texts(sae, store, rows), sl.read_texts(sae, store, test_rows)
     names = sl.name_features(sae, a, b, vectors, independent=independent, seed=seed)
-    shown = np.zeros(sae.d_sae, dtype=bool)
-    shown[names.index[names.shown]] = True
-    share, _ = named_share(sae, torch.from_numpy(b.embeddings), shown)
     unique = sl.collision(names, b.table, vectors, b.embeddings)
     return names, (a, b), {
-        "shown": names.shown.sum() / sae.d_sae, "trust": names.trust[names.shown].mean(), "named_share": share,
+        "shown": names.shown.sum() / sae.d_sae, "trust": names.trust[names.shown].mean(), "named_share": share_in_words(sae, names, b.embeddings),
         "ap": names.ap.mean(), "ap_bm25": names.ap_bm25.mean(), "ap_lsa": names.ap_lsa.mean(),
         "auroc": names.auroc.mean(), "auroc_bm25": names.auroc_bm25.mean(),
         "unique_names": unique.unique_names, "top_1": unique.top_1, "density": names.density.median(),
@@ -88,7 +75,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     arguments = parser.parse_args()
     encoder = sl.load_encoder()
-    name, store = open_store(arguments, encoder)
+    name, store = open_store(arguments.corpus, encoder, arguments.domain_column, arguments.limit)
     rows, test_rows = store.split()
     x_test = torch.from_numpy(store.embeddings(test_rows))
     domain, texts = store.frame.domain.to_numpy(), store.texts

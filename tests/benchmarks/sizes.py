@@ -13,10 +13,9 @@ import pandas as pd
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from labels import DATA, open_store  # noqa: E402
+from labels import DATA, open_store, share_in_words  # noqa: E402
 
 import saelib as sl  # noqa: E402
-from saelib.naming.trust import named_share  # noqa: E402
 
 GRID = {
     1000: (32, 64, 128, 256),
@@ -31,13 +30,10 @@ def measure(result, store, some, test_rows, vectors, independent) -> dict:
     sae = result.sae
     a, b = sl.read_texts(sae, store, some), sl.read_texts(sae, store, test_rows)
     names = sl.name_features(sae, a, b, vectors, independent=independent)
-    shown = np.zeros(sae.d_sae, dtype=bool)
-    shown[names.index[names.shown]] = True
-    share, _ = named_share(sae, torch.from_numpy(b.embeddings), shown)
     return {
         "n_texts": len(some), "d_sae": sae.d_sae, "k": sae.k, "fvu": result.final.fvu, "dead": result.final.dead,
         "live": len(names), "judged": int(names.ap.notna().sum()), "shown": names.shown.mean(), "trust": names.trust.mean(),
-        "named_share": share, "ap": names.ap.mean(), "auroc": names.auroc.mean(), "auroc_near": names.auroc_near.mean(),
+        "named_share": share_in_words(sae, names, b.embeddings), "ap": names.ap.mean(), "auroc": names.auroc.mean(), "auroc_near": names.auroc_near.mean(),
     }  # fmt: skip
 
 

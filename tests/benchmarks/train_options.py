@@ -1,4 +1,4 @@
-"""What each option of TrainConfig changes: one option at a time, the others at their defaults; docs/training.md's figures.
+"""What each option of TrainConfig changes: one option at a time, the others at their defaults.
 
 Run: python tests/benchmarks/train_options.py [store]
 12,000 sentences of wiki-vital, articles held out whole, d_sae 256 and k 4 (the advised size) and a wide dictionary of

@@ -7,7 +7,8 @@ import pyarrow.parquet as pq
 import pytest
 from test_views import view  # noqa: F401 (fixture)
 
-from saelib.browser.exports import nearest_texts, text_places, write_embedding_atlas, write_latent_scope
+from saelib.browser.atlas import nearest_rows
+from saelib.browser.exports import text_places, write_embedding_atlas, write_latent_scope
 from saelib.browser.render import HIDDEN
 
 
@@ -55,7 +56,7 @@ def test_features_for_embedding_atlas(view, tmp_path):  # noqa: F811
 
 
 def test_places_of_texts(view):  # noqa: F811
-    ids, cosine = nearest_texts(view.embeddings, 15)
+    ids, cosine = nearest_rows(view.embeddings, 15)
     for places in (
         text_places(view.embeddings, ids, 1 - cosine),
         text_places(view.embeddings, ids[:, :3], 1 - cosine),
