@@ -14,7 +14,7 @@ import pandas as pd
 from saelib.encoder import Encoder
 from saelib.shards import bytes_per_text
 
-ROW_BYTES = 85  # a text's row numbers in memory while training: notebook 12 measures 80 to 92
+ROW_BYTES = 85  # a text's row numbers in memory while training: notebook 12 measures 79 to 92
 
 
 def encoder_flops(encoder: Encoder, tokens: float) -> float:
