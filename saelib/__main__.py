@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 
 from saelib.activations import read_texts
@@ -26,6 +28,15 @@ from saelib.trainer import TrainConfig
 from saelib.training import suggest_size, train
 
 
+def tokenizer(name: str) -> Callable[[str], list[str]]:
+    """The function that a name like "jieba:lcut" stands for."""
+    module, _, function = name.partition(":")
+    try:
+        return getattr(import_module(module), function)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise argparse.ArgumentTypeError(f"{name!r} is no MODULE:FUNCTION that can be imported") from error
+
+
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
     made = argparse.ArgumentParser("python -m saelib", description=(__doc__ or "").split("\n")[0])
@@ -36,6 +47,10 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--title-column", help="column that says which texts belong together")
     made.add_argument("--encoder", default=PACKAGED, help=f"model name or folder (default: {PACKAGED})")
     made.add_argument("--language", default="english", help="of the texts: german, french, …")
+    made.add_argument(
+        "--tokenizer", type=tokenizer, metavar="MODULE:FUNCTION",
+        help="for scripts without spaces, what cuts a text into words: jieba:lcut",
+    )  # fmt: skip
     made.add_argument("--limit", type=int, help="a random sample of this many texts")
     made.add_argument("--steps", type=int, default=400, help="training steps (default: 400)")
     return made
@@ -50,7 +65,7 @@ def report(args: argparse.Namespace) -> Path:
     )  # fmt: skip
     for check, row in check_corpus(corpus, encoder, args.language).iterrows():
         print(f"{check}: {row.found}" + (f"\n    {row.advice}" if row.advice else ""))
-    language = language_for(args.language, list(corpus["text"]))
+    language = language_for(args.language, list(corpus["text"]), args.tokenizer)
     store = EmbeddingStore.extract(out / "store", corpus, encoder)
     train_rows, test_rows = store.split()
     d_sae, k = suggest_size(len(store), store.d_in)

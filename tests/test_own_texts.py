@@ -10,7 +10,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules.dense import Dense
 
-from saelib.__main__ import main
+from saelib.__main__ import main, parser
 from saelib.advice import check_corpus
 from saelib.corpus import load_corpus
 from saelib.encoder import load_encoder
@@ -75,6 +75,20 @@ def test_what_is_wrong_is_one_sentence(table, tmp_path, capsys):
         assert main([*arguments, "--out", str(tmp_path / "r")]) == 2
         found = capsys.readouterr().err
         assert found.startswith("saelib: ") and said in found and found.count("\n") == 1
+
+
+def test_a_script_without_spaces_brings_its_tokenizer(capsys):
+    """By name on the command line; what it cuts is counted, and its language needs no stemmer."""
+    args = parser().parse_args(
+        ["x.csv", "--out", "r", "--language", "chinese", "--tokenizer", "builtins:list"]
+    )
+    language = language_for(args.language, ["猫坐", "狗坐", "鱼坐"] * 10, args.tokenizer)
+    assert language.spaced(["猫坐"]) == ["猫 坐"]
+    assert "坐" in language.stop_words and "狗" not in language.stop_words
+    for wrong in ("builtins", "no_such_module:cut", "builtins:no_such", ":"):
+        with pytest.raises(SystemExit):
+            parser().parse_args(["x.csv", "--out", "r", "--tokenizer", wrong])
+        assert f"{wrong!r} is no MODULE:FUNCTION" in capsys.readouterr().err
 
 
 def test_checks_say_what_is_odd(encoder):

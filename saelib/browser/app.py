@@ -104,6 +104,8 @@ class Browser:
         ]
         menu = lambda name, counts: w.Dropdown(options=options(counts), **labelled("230px", description=name))
         self.domain, self.kind = menu("domain", count), menu("kind", kinds)
+        self.of_family = menu("family", {})
+        self.of_family.options = [("all", -1), *((clean(name, 40), i) for i, name in view.family_menu)]
         density = np.log10(view.stats.density[live].to_numpy())
         low = float(np.floor(density.min(initial=0) * 10) / 10)
         self.trust = w.FloatRangeSlider(min=0, max=1, value=(0, 1), step=0.05, readout_format=".2f")
@@ -114,9 +116,11 @@ class Browser:
             self._brush(view.trust_name, view.trusts[live].to_numpy(), self.trust),
             self._brush("density (log10)", density, self.density),
         ]
-        for control in (self.domain, self.kind, self.trust, self.density, self.dead, self.noted):
+        ticks = [self.dead, self.noted]
+        for control in (self.domain, self.kind, self.of_family, self.trust, self.density, *ticks):
             control.observe(self._refresh, "value")
-        parts = [w.VBox([self.domain, self.kind]), *brushes, w.VBox([self.dead, self.noted])]
+        menus = [self.domain, self.kind, *([self.of_family] if view.family_menu else [])]
+        parts = [w.VBox(menus), *brushes, w.VBox(ticks)]
         filters = classed(w.Box(parts, layout=w.Layout(display="none", **WRAPPED)), "sae-filters")
         show = lambda change: setattr(filters.layout, "display", None if change["new"] else "none")
         self.more.observe(show, "value")
@@ -197,7 +201,7 @@ class Browser:
         return Keep(
             self.domain.value, self.kind.value, (0.0, 1.0) if whole(self.trust) else self.trust.value,
             (-9.0, 0.0) if whole(self.density) else self.density.value, self.dead.value,
-            tuple(self.notes.known()) if self.noted.value else None,
+            tuple(self.notes.known()) if self.noted.value else None, self.of_family.value,
         )  # fmt: skip
 
     def _refresh(self, _: object = None) -> None:

@@ -22,8 +22,9 @@ ALIKE = 0.3  # a name less similar to a phrase than this (centred cosine) is not
 
 
 class Keep(NamedTuple):
-    """Which features are listed: of a domain, of a kind ("" for all), with trust and density in a range, dead
-    ones too, those with a note. Density as log10; without a trust a feature passes only the whole range."""
+    """Which features are listed: of a domain and a kind ("" for all), of a family (−1 for all), with trust
+    and density in a range, dead ones too, those with a note. Density as log10; without a trust a feature
+    passes only the whole range."""
 
     domain: str = ""
     kind: str = ""
@@ -31,6 +32,7 @@ class Keep(NamedTuple):
     density: tuple[float, float] = (-9.0, 0.0)
     dead: bool = False
     noted: tuple[int, ...] | None = None
+    family: int = -1
 
     def mask(self, view: FeatureView) -> np.ndarray:
         """Of every feature, whether it is kept (d_sae,)."""
@@ -49,6 +51,8 @@ class Keep(NamedTuple):
             kept &= view.trusts.between(self.trust[0] - 1e-6, self.trust[1] + 1e-6).to_numpy()
         if self.noted is not None:
             kept &= np.isin(every, self.noted)
+        if self.family >= 0:
+            kept &= np.isin(every, view.members(self.family))
         return kept
 
 

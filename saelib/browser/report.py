@@ -54,10 +54,12 @@ def page(
     data = {
         "map": feature_data(view), "first": first_shown(view, features),
         "part": {k: i // IN_PART for i, k in enumerate(keys)},
+        "families": [(i, clean(name, 60)) for i, name in view.family_menu],
         "rows": {
             "id": [int(f) for f in features], "label": [clean(view.labels[f], 200).lower() for f in features],
             "words": [clean(view.names_to_search[f], 400) for f in features], "kind": list(map(clean, kind)),
             "domain": [clean(d) for d in view.stats.top_domain.iloc[features]],
+            "families": [view.kin[f].families if f in view.kin else [] for f in map(int, features)],
             "trust": view.trusts.iloc[features].round(3).fillna(-1).tolist(),
             **{name: view.stats[column].iloc[features].round(5).tolist()
                for name, column in (("density", "density"), ("max", "max"), ("mean", "mean_active"))},

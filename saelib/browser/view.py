@@ -138,13 +138,25 @@ class FeatureView:
         listed = lambda some, f: some[f].tolist() if f in some else []
         return {f: Kin(listed(of, f), listed(parents, f), listed(children, f)) for f in of}
 
+    @cached_property
+    def family_menu(self) -> list[tuple[int, str]]:
+        """Every family's number and its name with the count of its features, largest first."""
+        if self.families is None:
+            return []
+        sizes = self.families.groupby("family").feature.nunique().sort_values(ascending=False, kind="stable")
+        return [(int(i), f"{self.family_name(i)} ({n:,})") for i, n in sizes.items()]
+
+    def members(self, family: int) -> np.ndarray:
+        """The features of a family."""
+        return self.families.feature[self.families.family == family].to_numpy()
+
     def family_name(self, family: int) -> str:
         """As it may be shown: "unnamed" with what its root is called where it has no name of its own."""
         names = self.family_names if self.family_names is not None else {}
         name = names.get(family, "unnamed")
         if name != "unnamed":
             return name
-        root = int(self.families.feature[self.families.family == family].iloc[0])
+        root = int(self.members(family)[0])
         return f"unnamed (root: {self.labels[root]})" if self.named[root] else f"unnamed ({family})"
 
     @cached_property

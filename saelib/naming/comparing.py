@@ -10,6 +10,7 @@ from sklearn.metrics import roc_auc_score
 
 from saelib.activations import EncodedTexts, top_texts
 from saelib.encoder import EmbeddingCache, Encode, load_independent
+from saelib.naming.language import ENGLISH, Language
 from saelib.naming.lexicon import Lexicon
 from saelib.naming.pipeline import Judges, centroids
 from saelib.naming.scoring import draw_detection_set, score_names
@@ -19,12 +20,13 @@ from saelib.sae import SAE
 def judge_all(
     name_sets: dict[str, pd.DataFrame], sae: SAE, train: EncodedTexts, test: EncodedTexts,
     vectors: EmbeddingCache, *, independent: Encode | None = None, second: Encode | None = None,
-    seed: int = 0,
+    seed: int = 0, language: Language = ENGLISH,
 ) -> dict[str, pd.DataFrame]:  # fmt: skip
     """Several labellers side by side on the same held-out texts, with the scale to read them by.
 
     Args:
         name_sets: labeller → names (index feature, `label`, `terms`); the last one is also dealt out wrongly.
+        language: of the texts, as for `name_features`.
 
     Returns:
         labeller → `score_names`, by the encoder, BM25, LSA and the independent encoder; then "nearest
@@ -32,13 +34,15 @@ def judge_all(
         need no words: "mean of the top texts" (no ceiling: it is beaten on near texts), "decoder row" and
         "encoder row".
     """
+    train, test = (part._replace(texts=language.spaced(part.texts)) for part in (train, test))
     last = list(name_sets.values())[-1]
     rows_of = last.index.tolist()
     W_dec, W_enc = sae.W_dec[rows_of].detach().cpu(), sae.W_enc[:, rows_of].T.detach().cpu()
     order = {"nearest feature's label": (W_dec @ W_dec.T).fill_diagonal_(-1).argmax(1).numpy()}
     order["shuffled labels"] = np.random.default_rng(seed).permutation(len(last))
     wrong = {name: last[["label", "terms"]].iloc[o].set_index(last.index) for name, o in order.items()}
-    judges = Judges(train, test, vectors, independent or load_independent(train.texts), second)
+    independent = independent or load_independent(train.texts)
+    judges = Judges(train, test, vectors, independent, second, language)
     sets, out = draw_detection_set(test.table, test.embeddings, n_random=0, seed=seed), {}
     for name, names in (name_sets | wrong).items():
         names = names[names.label != ""]

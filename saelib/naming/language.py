@@ -84,19 +84,25 @@ def guess_language(texts: list[str]) -> str | None:
     return best if shares[best] >= 0.05 else None
 
 
-def language_for(name: str, texts: list[str]) -> Language:
+def language_for(
+    name: str, texts: list[str], tokenizer: Callable[[str], list[str]] | None = None
+) -> Language:
     """The stemmer and the stop words for a corpus in the language `name` ("german", "french", …).
 
     The stop words are sklearn's for English. Otherwise they are those of the PyPI package `stop-words` where
     it is installed (do: names are better), a handful of the language's most common ones, and the words that
     stand in more than a third of the texts: a word that common tells no feature from another.
 
+    Args:
+        tokenizer: a text → its words, for scripts that write no spaces. With one the language need not be
+            among those that snowballstemmer knows (Chinese has nothing to stem).
+
     Raises:
         ValueError: a language that snowballstemmer does not know; it says which it does.
     """
-    if name == "english":
+    if name == "english" and tokenizer is None:
         return ENGLISH
-    if name not in snowballstemmer.algorithms():
+    if name not in snowballstemmer.algorithms() and tokenizer is None:
         raise ValueError(f"language must be one of {sorted(snowballstemmer.algorithms())}, not {name!r}")
     try:
         from stop_words import StopWordError, get_stop_words
@@ -106,6 +112,9 @@ def language_for(name: str, texts: list[str]) -> Language:
         listed = []
     except StopWordError:  # it knows fewer languages than the stemmer
         listed = []
-    in_texts = Counter(word for text in texts for word in set(WORDS.findall(text.lower())))
+    stemmer = name if name in snowballstemmer.algorithms() else "english"  # it leaves other scripts alone
+    spaced = Language(tokenizer=tokenizer).spaced(texts)
+    in_texts = Counter(word for text in spaced for word in set(WORDS.findall(text.lower())))
     common = {word for word, n in in_texts.items() if n > max(len(texts) / 3, 5)}
-    return Language(frozenset(listed) | set(COMMON_WORDS.get(name, "").split()) | common, name)
+    stop_words = frozenset(listed) | set(COMMON_WORDS.get(name, "").split()) | common
+    return Language(stop_words, stemmer, tokenizer)

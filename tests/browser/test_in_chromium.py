@@ -661,6 +661,9 @@ def test_the_page_needs_no_kernel_and_no_network(chromium, tmp_path, family_view
     page.locator("#kind").select_option("spelling")
     assert sorted(rows()) == [3, 4]
     page.locator("#kind").select_option("")
+    page.locator("#family").select_option("1")
+    assert sorted(rows()) == [5, 7, 8]
+    page.locator("#family").select_option("")
     page.locator("nav [data-sort=trust]").click()
     assert rows()[:2] == [23, 22]
     x, y = page.evaluate("map.state().at(7)")

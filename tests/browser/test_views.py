@@ -422,6 +422,8 @@ def test_families_on_card_map_and_page(family_view):
     assert {k["name"]: k["count"] for k in kinds["looks"]} == {
         "<script>plants": 2, "unnamed (root: name5)": 3, "unnamed (2)": 2, "in no family": 16,
     }  # fmt: skip
+    assert [b for _, b in view.family_menu][0] == "<script>plants (4)"
+    assert set(find(view, keep=Keep(family=1))) == {5, 7, 8}
     pages = unpacked(page(view))
     assert pages["family=0"] == tree and "family=2" in pages and 'href="#family=0"' in pages["7"]
 
@@ -440,6 +442,8 @@ def test_families_in_the_notebook(family_view, view):
     assert "in no family" in b.family.value
     for wrong in (99, "x", None, -1):
         b._hear("family", wrong)
+    b.of_family.value = 1
+    assert set(b.features) == {5, 7, 8} and set(b.state.matches) == {5, 7, 8}
     plain = Browser(view)
     plain._hear("family", 0)
     assert "Family" not in plain.panes and plain.pane.value == "Examples"

@@ -88,6 +88,9 @@ def test_a_tokenizer_says_where_words_end(words):
     part = EncodedTexts(table, texts, x, np.array(["all"] * 48))
     names = name_features(sae, part, part, EmbeddingCache(encode), independent=encode, language=chinese)
     assert names.terms[0][0] == "望远镜" and names.terms[1][0] == "面条"
+    given = {"independent": encode, "language": chinese}
+    judged = comparing.judge_all({"ours": names}, sae, part, part, EmbeddingCache(encode), **given)
+    assert judged["ours"].ap_bm25.min() > 0.9 > judged["nearest feature's label"].ap_bm25.max()
     keywords = KeyBERTInterpreter(encode, language=chinese).label(table, texts, x)
     assert "望远镜" in keywords.label[0] and "面条" in keywords.label[1]
     assert {w for label in keywords.label for w in re.split(", | ", label)} <= set(known[:4])

@@ -51,11 +51,12 @@ const starts = word => {
 };
 const filter = () => {
   const words = $("search").value.toLowerCase().split(/\s+/).filter(Boolean).map(starts), found = [];
-  const all = !words.length && !$("domain").value && !$("kind").value && +$("trust").value === 0 && +$("density").value === 1 && !fence;
+  const all = !words.length && !$("domain").value && !$("kind").value && !$("family").value && +$("trust").value === 0 && +$("density").value === 1 && !fence;
   const most = 10 ** ((1 - $("density").value) * -5) + 1e-9;
   trs.forEach((tr, i) => {
     const kept = all || words.every(w => w.test(rows.words[i])) && (!$("domain").value || rows.domain[i] === $("domain").value)
-      && (!$("kind").value || rows.kind[i] === $("kind").value) && (+$("trust").value === 0 || rows.trust[i] >= +$("trust").value)
+      && (!$("kind").value || rows.kind[i] === $("kind").value)
+      && (!$("family").value || rows.families[i].includes(+$("family").value)) && (+$("trust").value === 0 || rows.trust[i] >= +$("trust").value)
       && rows.density[i] <= most && (!fence || fence.has(rows.id[i]));
     tr.hidden = !kept;
     if (kept) found.push(rows.id[i]);
@@ -72,13 +73,15 @@ const order = name => {
     b.textContent = b.textContent.replace(/ [▾▴]$/, "") + (b.dataset.sort === sort ? (down ? " ▾" : " ▴") : "");
   });
 };
-for (const name of ["domain", "kind"])
-  for (const value of [...new Set(rows[name])].filter(Boolean).sort()) {
+const values = name => [...new Set(rows[name])].filter(Boolean).sort().map(value => [value, value]);
+for (const [name, options] of [["domain", values("domain")], ["kind", values("kind")], ["family", data.families]])
+  for (const [value, text] of options) {
     const option = $(name).appendChild(document.createElement("option"));
-    option.value = option.textContent = value;
+    option.value = value;
+    option.textContent = text;
   }
-$("kind").parentNode.hidden = $("kind").options.length < 2;
-for (const name of ["search", "domain", "kind", "trust", "density"]) $(name).addEventListener("input", filter);
+for (const name of ["kind", "family"]) $(name).parentNode.hidden = $(name).options.length < 2;
+for (const name of ["search", "domain", "kind", "family", "trust", "density"]) $(name).addEventListener("input", filter);
 document.addEventListener("click", e => {
   const head = e.target.closest("[data-sort]"), row = !e.target.closest("a, button, summary") && e.target.closest("tr[data-pick]");
   if (head) order(head.dataset.sort);
