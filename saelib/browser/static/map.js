@@ -21,6 +21,8 @@ function pointMap(host, data, on) {
   const n = data.ids.length, place = new Map(data.ids.map((id, i) => [id, i]));
   let view = { k: 1, x: 0, y: 0 }, chosen = -1, found = null, fence = null, by = [...Object.keys(data.kinds), ...Object.keys(data.values)][0];
   let names = true, lassoing = false, drag = null, shades = [], timer = 0, sprites = new Map(), W = 0, H = 0;
+  const dots = document.createElement("canvas"), widths = [];  // the points as last drawn: choosing another one leaves them as they are
+  let stale = true;
 
   // tools
   const select = make("select", make("label", tools, "colour by "));
@@ -95,10 +97,10 @@ function pointMap(host, data, on) {
     }
     return sprites.get(id);
   };
-  const paint = moving => {
-    const c = canvas.getContext("2d"), ratio = devicePixelRatio || 1, g = grow();
-    c.setTransform(ratio, 0, 0, ratio, 0, 0);
-    c.clearRect(0, 0, W, H);
+  const points = (moving, ratio, g) => {
+    const c = dots.getContext("2d");
+    dots.width = canvas.width; dots.height = canvas.height;
+    c.scale(ratio, ratio);
     const few = moving && n > 8000 ? 8000 : n, dimmed = [], lit = [];
     let drawn = 0;
     for (const i of data.order) {
@@ -114,7 +116,14 @@ function pointMap(host, data, on) {
         c.drawImage(s, x - size / 2, y - size / 2, size, size);
       }
     }
-    c.globalAlpha = 1;
+    stale = moving && few < n;
+  };
+  const paint = moving => {
+    const c = canvas.getContext("2d"), ratio = devicePixelRatio || 1, g = grow();
+    if (stale) points(moving, ratio, g);
+    c.setTransform(ratio, 0, 0, ratio, 0, 0);
+    c.clearRect(0, 0, W, H);
+    c.drawImage(dots, 0, 0, W, H);
     if (fence && fence.length) {
       c.beginPath(); fence.forEach(([x, y], j) => c[j ? "lineTo" : "moveTo"](view.x + view.k * x, view.y + view.k * y)); c.closePath();
       c.strokeStyle = "#888"; c.setLineDash([5, 4]); c.lineWidth = 1.5; c.stroke(); c.setLineDash([]);
@@ -134,7 +143,8 @@ function pointMap(host, data, on) {
     for (const i of mine) {
       let [x, y] = at(i);
       if (x < 0 || y < data.r[i] * g + 18 || x > W || y > H) continue;
-      const text = data.labels[i].length > 30 ? data.labels[i].slice(0, 29) + "…" : data.labels[i], w = c.measureText(text).width / 2 + 5;
+      const text = data.labels[i].length > 30 ? data.labels[i].slice(0, 29) + "…" : data.labels[i];
+      const w = (widths[i] ??= c.measureText(text).width) / 2 + 5;
       x = Math.min(Math.max(x, w), W - w); y -= data.r[i] * g + 5;
       if (taken.some(t => Math.abs(t[0] - x) < t[2] + w && Math.abs(t[1] - y) < 17)) continue;
       taken.push([x, y, w]);
@@ -143,7 +153,8 @@ function pointMap(host, data, on) {
     }
     canvas.dataset.names = taken.length;
   };
-  const draw = moving => {
+  const draw = (moving, same) => {
+    stale ||= !same;
     if (!W) return;
     clearTimeout(timer);
     cancelAnimationFrame(draw.frame);
@@ -229,7 +240,7 @@ function pointMap(host, data, on) {
   colour(by);
   fit();
   return {
-    select(id) { chosen = id; draw(); },
+    select(id) { chosen = id; draw(false, true); },
     found(ids) { found = ids === null ? null : new Set(ids); draw(); },
     fence(ids) { if (ids === null && fence) { fence = null; if (clear) clear.disabled = true; draw(); } },
     values(name, v) { data.values = { [name]: v }; colour(name); },
