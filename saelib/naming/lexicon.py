@@ -10,6 +10,10 @@ from sklearn.feature_extraction.text import CountVectorizer
 from saelib.encoder import WORD
 from saelib.naming.language import ENGLISH, Language, stem
 
+# log of the share of texts from which on a word is too common to name a feature: "process" in abstracts
+# stands in its strongest texts by chance too
+COMMON = float(np.log(0.03))
+
 
 class Lexicon:
     """Texts as stem counts (Snowball stems, n_texts × n_stems), for BM25 and keyword queries."""

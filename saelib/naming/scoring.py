@@ -182,7 +182,7 @@ def score_judge(
     `spearman`.
     """
     parts, csc = [], table.tocsc()
-    block = min(128, max(2**22 // table.shape[0], 8))  # blocks of features bound the memory
+    block = min(128, max(2**21 // table.shape[0], 8))  # blocks of features bound the memory
     for start in range(0, len(sets.features), block):
         at = slice(start, start + block)
         scores, acts = products((judge[0][at], judge[1])), csc[:, sets.features[at]].toarray().T

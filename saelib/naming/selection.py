@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from saelib.naming.candidates import CandidateTerms, best_terms
+from saelib.naming.lexicon import COMMON
 from saelib.naming.scoring import DetectionSet, auroc
 
 
@@ -30,7 +31,8 @@ class Weights:
         held: of the share of active texts that hold one of its terms, less that of near ones. noun: of how
         much its terms are used like nouns.
         each: of the share of the strongest texts that hold the term which the fewest of them hold. rarest:
-        of how common its rarest word is. Readers take a broad, plain word that stands in the texts.
+        of how common its rarest word is, and common: less that of how far beyond 3% of all texts. Readers
+        take a broad, plain word that stands in the texts, not one that stands in any.
         gain: what a further term must add. fit: lowest cosine to the terms before it, by either encoder.
         share: of the first term's closeness to the strongest texts that a further one must have.
     """
@@ -42,6 +44,7 @@ class Weights:
     noun: float = 0.05
     each: float = 0.25
     rarest: float = 0.04
+    common: float = 0.2
     gain: float = 0.02
     fit: tuple[float, float] = (0.35, 0.15)
     share: float = 0.6
@@ -70,7 +73,7 @@ class Evidence:
         self.held = [torch.from_numpy(_held(pool, ids, rows)) for rows in (half, sets.near)]
         self.noun = torch.from_numpy(pool.noun[ids]).float()
         self.each = torch.from_numpy(_held(pool, ids, strongest)).nanmean(2)
-        self.rarest = torch.from_numpy(pool.rarest[ids]).float()
+        self.rarest = torch.from_numpy(pool.rarest[ids]).float()  # of a set of terms the least counts
         stems = torch.from_numpy(pool.stems[ids])
         common = (stems[:, :, None, :, None] == stems[:, None, :, None, :]).flatten(3).any(3)
         low = [c < least for c, least in zip(self.cosines, weights.fit, strict=True)]
@@ -118,6 +121,7 @@ class Evidence:
         worth = found + w.cosine * with_chosen(self.close) / length
         worth = worth + w.held * (said[0] - said[1].nan_to_num())
         worth = worth + w.each * least[0] + w.rarest * least[1]
+        worth = worth - w.common * (least[1] - COMMON).clamp_min(0)
         return worth + w.noun * with_chosen(self.noun) / n
 
 

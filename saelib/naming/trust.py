@@ -1,7 +1,7 @@
 """Trust: the chance that a reader accepts a name as it stands, from what is known without any reader.
 
-Four signals of a name and the ten strongest training texts of its feature go into a logistic regression,
-fitted on 500 rated names made of keywords, of two corpora (`data/readers/`;
+Five signals of a name and the ten strongest training texts of its feature go into a logistic regression,
+fitted on 900 rated names made of keywords, of two corpora (`data/readers/`;
 `tests/benchmarks/readers.py --fit` fits it again and writes `trust.json`). All come from words and from an
 encoder that did not make the embeddings: the one that did is the accused, and its cosines mean something
 else for every model. Trust says how a name will read, not how
@@ -21,11 +21,11 @@ import torch
 from saelib.activations import EncodedTexts, top_texts
 from saelib.encoder import Encode
 from saelib.naming.language import ENGLISH, Language
-from saelib.naming.lexicon import Lexicon
+from saelib.naming.lexicon import COMMON, Lexicon
 from saelib.sae import SAE
 
 FITTED = json.loads(Path(__file__).with_suffix(".json").read_text(encoding="utf-8"))
-SIGNALS = ["closeness", "held", "rarest", "spelled"]
+SIGNALS = ["closeness", "held", "rarest", "common", "spelled"]
 THRESHOLD: float = FITTED["threshold"]  # a feature whose name is trusted less is shown as "unnamed"
 WORD = re.compile(r"\w\w+")
 PREFIX = re.compile(r"(?<![\w-])([^\W\d_]{1,5})-(?![\w-])")  # the "st-" of "words beginning with st-"
@@ -45,7 +45,8 @@ def name_signals(
     Returns:
         The same index. `closeness`: mean cosine of the label with the ten strongest texts; `held`: the share
         of them that hold all words (stems) of a term, of the term that the fewest hold; `rarest`: log of the
-        share of all training texts that hold the label's rarest word; `spelled`: for a name like "words
+        share of all training texts that hold the label's rarest word; `common`: how far that is above the
+        log of 3%, else 0 (a word of every other text names nothing); `spelled`: for a name like "words
         beginning with st-", the share of the ten texts that hold such a word, else 0.
     """
     rows, _ = top_texts(train.table, 10)
@@ -74,7 +75,8 @@ def signals_of(
         ]
         records.append((closeness, min(shares, default=0.0), spelled(name.label, strongest)))
     found = pd.DataFrame(records, columns=["closeness", "held", "spelled"], index=names.index, dtype=float)
-    return found.assign(rarest=lexicon.rarest(list(names.label)))[SIGNALS]
+    rarest = lexicon.rarest(list(names.label))
+    return found.assign(rarest=rarest, common=np.maximum(rarest - COMMON, 0))[SIGNALS]
 
 
 def spelled(label: str, texts: list[str]) -> float:

@@ -28,13 +28,6 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 READERS = ROOT / "data" / "readers"
 SOURCES = ["keybert", "chosen", "prototype", "language_model"]
-KEYWORDS = [
-    "keybert",
-    "chosen",
-    "prototype",
-    "second round, wiki",
-    "second round, arxiv",
-]  # what trust is for
 FIRST_ROUND = ["keybert", "chosen", "language_model"]  # the 180 names that one annotator saw
 
 
@@ -66,8 +59,9 @@ def read_ratings() -> pd.DataFrame:
 def read_later_rounds() -> pd.DataFrame:
     """The names rated later, of two corpora, with their signals (the texts of one are not ours to give)."""
     frame = pd.read_csv(READERS / "later_rounds.csv")
+    sae = frame["round"].map({2: " ", 3: " ", 4: " round 4 "})  # rounds 2 and 3 share their SAEs
     return frame.assign(
-        feature=frame.corpus + " " + frame.feature.astype(str),
+        feature=frame.corpus + sae + frame.feature.astype(str),
         source=frame.source + ", round " + frame["round"].astype(str) + ", " + frame.corpus,
         accepted=frame.rating == 2,
     ).drop(columns=["round", "corpus"])
@@ -204,8 +198,12 @@ def calibration_figure(predicted: np.ndarray, accepted: np.ndarray, path: Path) 
 
 def threshold_table(frame: pd.DataFrame, predicted: np.ndarray) -> pd.DataFrame:
     """At each threshold, by group: share shown, mean trust of those, share accepted."""
-    groups = {"all": frame.source != "", "choice, round 3": frame.source.str.startswith("choice, round 3")}
-    groups |= {c: frame.source == f"choice, round 3, {c}" for c in ("wiki", "arxiv")}
+    groups = {"all": frame.source != ""}
+    groups |= {
+        f"{c}, round {i}": frame.source == f"choice, round {i}, {c}"
+        for i in (3, 4)
+        for c in ("wiki", "arxiv")
+    }
     lines = {}
     for threshold in np.arange(0.4, 0.86, 0.05).round(2):
         for group, of in groups.items():

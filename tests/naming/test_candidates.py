@@ -107,7 +107,9 @@ def test_evidence_is_what_the_sum_of_vectors_shows(planted):
     pool = candidate_terms(TEXTS, rows, vectors, independent)
     ids = np.tile(np.arange(4), (8, 1))
     x = independent(TEXTS)
-    weights = Weights(far=(0.3, 0.2), near=(0.1, 0.4), cosine=0.5, held=0, noun=0, each=0.2, rarest=0.1)
+    weights = Weights(
+        far=(0.3, 0.2), near=(0.1, 0.4), cosine=0.5, held=0, noun=0, each=0.2, rarest=0.1, common=0.3
+    )
     evidence = Evidence(pool, ids, sets, rows, (train.embeddings, x), weights)
     one, two = evidence([]), evidence([torch.zeros(8, dtype=torch.long)])
     for f, columns, found in ((0, [1], one), (3, [2], one), (0, [0, 1], two), (5, [0, 3], two)):
@@ -125,6 +127,7 @@ def test_evidence_is_what_the_sum_of_vectors_shows(planted):
         stand_in = [np.mean([pool.terms[i] in TEXTS[r].split() for r in own]) for i in ids[f, columns]]
         share = [np.mean([pool.terms[i] in t.split() for t in TEXTS]) for i in ids[f, columns]]
         wanted += 0.2 * min(stand_in) + 0.1 * np.log(min(share))
+        wanted -= 0.3 * max(0, np.log(min(share) / 0.03))
         assert abs(float(found[f, columns[-1]]) - wanted) < 0.01
 
 

@@ -39,6 +39,7 @@ def test_signals_by_hand(train):
     np.testing.assert_allclose(found.closeness, [alone, alone / 2**0.5], atol=1e-6)
     assert found.held.tolist() == [1, 0]  # "red" stands in both texts of the feature, "green" in none
     np.testing.assert_allclose(found.rarest, np.log([2 / 4, 1 / 4]))  # of the four texts
+    np.testing.assert_allclose(found.common, np.log([0.5 / 0.03, 0.25 / 0.03]))
     chance = trust(found)
     assert chance.iloc[0] > chance.iloc[1], "a stray term must cost trust"
 
@@ -91,8 +92,7 @@ def test_named_share_by_hand():
 def test_trust_knows_what_the_reader_accepted():
     """trust.json on the recorded signals; the cross-validated predictions, and the right signs."""
     names = pd.read_csv(READERS / "trust_cv.csv")
-    assert len(names) == 680
-    keywords = ~names.source.str.contains("language")
+    assert len(names) == 1080
     keywords = ~names.source.str.contains("language")
     assert roc_auc_score(names.rating[keywords] == 2, names.trust_cv[keywords]) >= 0.85
     chance = trust(names)
@@ -102,7 +102,8 @@ def test_trust_knows_what_the_reader_accepted():
     shown = names[keywords & (names.trust_cv >= THRESHOLD)]
     assert (shown.rating == 2).mean() == pytest.approx(shown.trust_cv.mean(), abs=0.05)
     fitted = json.loads((READERS.parents[1] / "saelib" / "naming" / "trust.json").read_text())["coefficients"]
-    assert list(fitted) == SIGNALS and min(fitted.values()) > 0
+    assert list(fitted) == SIGNALS
+    assert all((value < 0) == (name == "common") for name, value in fitted.items())
 
 
 def test_the_names_in_the_csv_are_those_rated():
