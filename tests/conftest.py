@@ -34,6 +34,7 @@ def rows():
     return [{"text": f"text number {i} of group{i % 3}", "domain": f"group{i % 3}"} for i in range(700)]
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items):
     """Two processes share the tests: notebooks one by one and first, as they take longest; a file's other tests stay together.
 
