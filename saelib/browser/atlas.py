@@ -77,7 +77,10 @@ def places(x: np.ndarray, n_neighbours: int, **settings: object) -> np.ndarray:
         UMAP = None
     if UMAP and n_neighbours:
         shared = {"n_neighbors": n_neighbours, "metric": "cosine", "random_state": 0, "n_jobs": 1}
-        return UMAP(**shared, **settings).fit_transform(x)
+        threads = torch.get_num_threads()
+        xy = UMAP(**shared, **settings).fit_transform(x)
+        torch.set_num_threads(threads)  # numba has set it, for all that comes after, to every core
+        return xy
     centred, xy = x - x.mean(0), np.zeros((len(x), 2))
     axes = np.linalg.svd(centred, full_matrices=False)[2][:2]
     xy[:, : len(axes)] = centred @ axes.T

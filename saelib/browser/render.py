@@ -57,7 +57,7 @@ def environment() -> Environment:
     """The templates of this folder, escaping by default; an unknown name in a template is an error."""
     found = Environment(
         loader=FileSystemLoader(HERE / "templates"), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True, finalize=_printed,
+        trim_blocks=True, lstrip_blocks=True, finalize=_printed, auto_reload=False,
     )  # fmt: skip
     found.filters |= {
         "cut": cut,
@@ -69,7 +69,7 @@ def environment() -> Environment:
         "signed": lambda v: f"{v:+.2f}",
         "signed3": lambda v: f"{v:+.3f}",
         "signed_percent": lambda v: f"{v:+.1%}",
-        "width": lambda v: f"{100 * float(np.clip(np.nan_to_num(v), 0, 1)):.1f}%",
+        "width": lambda v: "0.0%" if np.isnan(v) else f"{100 * min(max(v, 0), 1):.1f}%",
     }
     return found
 
