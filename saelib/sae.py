@@ -10,15 +10,15 @@ fixed by `fit_normalizer`), so that coefficients and thresholds mean the same fo
 
 The four differ in σ and in the penalty only:
 
-    Vanilla     f = ReLU(π)                     Σ f_i ‖W_dec,i‖     Bricken et al. 2023
-    TopK        the k largest of a row          none                Gao et al. 2024
-    BatchTopK   the k·B largest of a batch      none                Bussmann et al. 2024
-    JumpReLU    f = π · 1[π > θ], θ > 0         (L0 / L0* − 1)²     Rajamanoharan et al. 2024
+    Vanilla     f = ReLU(π)                     Σ f_i ‖W_dec,i‖ / d_in   Bricken et al. 2023
+    TopK        the k largest of a row          none                     Gao et al. 2024
+    BatchTopK   the k·B largest of a batch      none                     Bussmann et al. 2024
+    JumpReLU    f = π · 1[π > θ], θ > 0         (L0 / L0* − 1)²          Rajamanoharan et al. 2024
 
 Where this departs from the papers: Vanilla's penalty is weighted by decoder norms (Anthropic's update of
 April 2024; with unit rows it is plain L1) and its dead latents are revived by AuxK, not resampled; Gao's
-TopK subtracts b_dec before the encoder, here the mean is subtracted, and b_enc is learned. π has no ReLU in
-it, as in the JumpReLU paper; L0 is the mean over the batch, L0* its target (`target_l0`).
+TopK subtracts b_dec before the encoder, here the mean is subtracted; b_enc is learned, and the k largest go
+through a ReLU, neither of which is in Gao's equation. π has no ReLU in it, as in the JumpReLU paper; L0 is the mean over the batch, L0* its target (`target_l0`).
 
 Letters in shape comments: B batch, D = d_in, F = d_sae. How they are trained stands in `trainer.py`.
 """
@@ -196,7 +196,7 @@ class SAE(nn.Module):
 
 
 class VanillaSAE(SAE):
-    """f = ReLU(π); penalty Σ f_i ‖W_dec,i‖ / d_in (Bricken et al. 2023)."""
+    """f = ReLU(π) (Bricken et al. 2023); penalty Σ f_i ‖W_dec,i‖ / d_in (Anthropic, April 2024)."""
 
     architecture = "vanilla"
     steers_penalty = True
@@ -229,7 +229,7 @@ class VanillaSAE(SAE):
 
 
 class TopKSAE(SAE):
-    """f keeps the k largest of ReLU(π) in each row (Gao et al. 2024, eq. 5)."""
+    """f keeps the k largest of ReLU(π) in each row (Gao et al. 2024, §2.3; there without ReLU and b_enc)."""
 
     architecture = "topk"
 
@@ -386,12 +386,12 @@ def check_embeddings(x: Tensor, what: str) -> None:
         raise ValueError(f"the {what} embeddings are all equal ({len(x)} of them): too few texts?")
 
 
-def jump_relu(pre: Tensor, theta: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
+def jump_relu(pre: Tensor, threshold: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
     """(π · 1[π > θ], 1[π > θ]) of π (B, F), θ (F,), with the straight-through gradients of `JumpReLUSAE`."""
-    hard = (pre > theta).to(pre.dtype)
-    soft = ((pre.detach() - theta) / epsilon + 0.5).clamp(0, 1)  # the ramp whose slope is K / ε
+    hard = (pre > threshold).to(pre.dtype)
+    soft = ((pre.detach() - threshold) / epsilon + 0.5).clamp(0, 1)  # the ramp whose slope is K / ε
     step = hard + (soft - soft.detach())
-    return pre * hard + theta.detach() * (step - step.detach()), step
+    return pre * hard + threshold.detach() * (step - step.detach()), step
 
 
 @torch.no_grad()

@@ -3,9 +3,10 @@
 A step: the loss (by `sparse_step.py` where it applies, else the SAE's own), the decoder's gradient made
 orthogonal to its rows, clipping, Adam with warm-up and linear decay, decoder rows back to norm 1.
 
-How L0 meets its target L0*: TopK and BatchTopK have it by construction; for Vanilla λ is steered
-(`Trainer.steer`); JumpReLU learns as BatchTopK first, so that its thresholds start where L0 is the target.
-At the end one number is moved (`SAE.calibrate`) on texts that no step used. Checkpoints are safetensors +
+How L0 meets its target L0*: TopK has it by construction while k is small beside d_sae; for Vanilla λ is
+steered (`Trainer.steer`); JumpReLU learns as BatchTopK first, so that its thresholds start where L0 is the
+target. At the end one number of Vanilla, BatchTopK and JumpReLU is moved (`SAE.calibrate`) on texts that no
+step used. Checkpoints are safetensors +
 JSON; a resumed run is bit for bit the run that was not interrupted.
 """
 
@@ -37,11 +38,12 @@ class TrainConfig:
         steps: optimiser steps. More lower the FVU of training texts, and up to a point of held-out ones.
         batch_size: embeddings a step. BatchTopK selects among as many.
         buffer_rows: of a store, embeddings in memory that batches are drawn from (`EmbeddingStore.batches`).
-        lr: Adam's peak learning rate. Higher reconstructs better in few steps; lower reads better.
+        lr: Adam's peak learning rate. Higher gets further in few steps; too high leaves latents dead.
         threshold_lr: the same for JumpReLU's θ, which lives on the scale of pre-activations, not of weights.
         warmup: share of the run over which the learning rates rise from 0.
         decay: share of the run, at its end, over which they fall to 0; the last of the FVU is gained here.
-        target_l0: features active per text, on held-out texts. None: L0 is what the coefficient makes of it.
+        target_l0: features active per text, on held-out texts. None: the SAE's own k or target; without one,
+            L0 is what the coefficient makes of it.
         coefficient: λ of the penalty. Vanilla: where steering starts, or, without target_l0, what L0 depends
             on. JumpReLU: how strictly L0 is held while training. TopK and BatchTopK have no penalty.
         coefficient_warmup: share of the run over which λ fades in; too short, and features die early.
@@ -136,7 +138,7 @@ class Trainer:
         if folder and (folder / CHECKPOINT).exists():
             self._resume(folder)
         processes.same(t.detach() for t in (*sae.parameters(), *sae.buffers()))
-        warm = isinstance(sae, JumpReLUSAE) and self.target and self.state["step"] <= self._warm_steps
+        warm = isinstance(sae, JumpReLUSAE) and self.target and self.state["step"] <= self._warm_steps > 0
         self._learn_as(sae.as_batchtopk() if warm else sae)
         self.steers = sae.steers_penalty and bool(self.target)
         for name in ("coefficient", "l0", "unseen") if self.steers else ():

@@ -31,6 +31,15 @@ def test_planted_dictionary_is_found_and_target_l0_met(name):
     torch.testing.assert_close(sae.W_dec.norm(dim=1), torch.ones(96), atol=1e-5, rtol=0)
 
 
+def test_a_cold_start_of_jumprelu_is_cold():
+    x, _ = planted(2000)
+    config = TrainConfig(steps=100, batch_size=256, target_l0=4, jumprelu_start=0.0)
+    trainer = Trainer(make_sae("jumprelu", 32, 96, 4), config, torch.device("cpu"))
+    trainer.begin(x, x[:256])
+    trainer.step(x[:256])
+    assert (trainer.sae.threshold - 0.5).abs().max() <= config.threshold_lr, "not yet where L0 is the target"
+
+
 @pytest.mark.parametrize("k", [16, 40])
 def test_vanilla_meets_a_target_that_is_a_large_share_of_d_sae(k):
     x = torch.nn.functional.normalize(
