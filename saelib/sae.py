@@ -18,7 +18,8 @@ The four differ in σ and in the penalty only:
 Where this departs from the papers: Vanilla's penalty is weighted by decoder norms (Anthropic's update of
 April 2024; with unit rows it is plain L1) and its dead latents are revived by AuxK, not resampled; Gao's
 TopK subtracts b_dec before the encoder, here the mean is subtracted; b_enc is learned, and the k largest go
-through a ReLU, neither of which is in Gao's equation. π has no ReLU in it, as in the JumpReLU paper; L0 is the mean over the batch, L0* its target (`target_l0`).
+through a ReLU: Gao's equation has neither. π has no ReLU in it, as in the JumpReLU paper; L0 is the mean over
+the batch, L0* its target (`target_l0`).
 
 Letters in shape comments: B batch, D = d_in, F = d_sae. How they are trained stands in `trainer.py`.
 """
