@@ -133,7 +133,8 @@ def auroc_interval(
     """95% interval of an AUROC from n positives and m negatives: Newcombe 2006, method 5 (Stat. Med. 25:559).
 
     Both ends θ solve |AUROC − θ| = z·sqrt(V(θ)), so the interval has a width at complete separation too,
-    where a bootstrap says 1.00 to 1.00: with 5 positives AUROC 1 means "above 0.65 or so".
+    where a bootstrap says 1.00 to 1.00: with 5 positives AUROC 1 means "above 0.65 or so". Texts count as
+    independent; sentences of one article are not quite, and the true interval is somewhat wider.
     """
 
     def distance(theta: np.ndarray) -> np.ndarray:
