@@ -13,7 +13,8 @@ import pandas as pd
 import torch
 from scipy import sparse
 
-from saelib.sae import SAE
+from saelib.checks import whole
+from saelib.sae import SAE, as_embeddings, finite
 from saelib.store import EmbeddingStore, row_numbers
 
 ENOUGH = 80_000  # texts that names and examples are drawn from: naming them stays under 2 GB
@@ -26,9 +27,11 @@ def activation_table(
     """Feature activations of (some rows of) a store or an array: CSR (n, d_sae), float32.
 
     Raises:
-        ValueError: the SAE's d_in is not the data's.
+        ValueError: the SAE's d_in is not the data's; what are no embeddings, NaN or infinity.
     """
-    d_in = data.d_in if isinstance(data, EmbeddingStore) else data.shape[1]
+    is_store, batch_size = isinstance(data, EmbeddingStore), whole("batch_size", batch_size)
+    data = data if is_store else as_embeddings(data, "data")
+    d_in = data.d_in if is_store else data.shape[1]
     if d_in != sae.d_in:
         raise ValueError(f"the SAE takes d_in {sae.d_in}, the data has {d_in}: another encoder wrote it")
     rows = row_numbers(rows, len(data))
@@ -38,8 +41,8 @@ def activation_table(
     values, columns = np.empty(0, np.float32), np.empty(0, np.int32)
     for start in range(0, len(rows), batch_size):
         here = rows[start : start + batch_size]
-        x = data.embeddings(here) if isinstance(data, EmbeddingStore) else data[here].astype(np.float32)
-        acts = sae.encode(torch.from_numpy(x).to(device))
+        x = torch.from_numpy(data.embeddings(here)) if is_store else finite(data[here], "given")
+        acts = sae.encode(x.to(device))
         block = sparse.csr_matrix(acts.cpu().numpy())
         counts.append(np.diff(block.indptr))
         if n + block.nnz > len(values):  # they grow in place, to what all rows are expected to need
@@ -73,7 +76,11 @@ def top_texts(table: sparse.csr_matrix, n: int = 10) -> tuple[np.ndarray, np.nda
 
 def feature_stats(table: sparse.csr_matrix, domains: np.ndarray | None = None) -> pd.DataFrame:
     """Per feature: density (share of texts), max and mean activation, and, with domains, the domain
-    most over-represented among its activation (top_domain) and that domain's share of it."""
+    most over-represented among its activation (top_domain) and that domain's share of it.
+
+    Raises:
+        ValueError: as many domains as the table has rows are needed; a missing one is "all".
+    """
     n = np.diff(table.tocsc().indptr)
     total = np.asarray(table.sum(0)).ravel()
     frame = pd.DataFrame({
@@ -83,7 +90,10 @@ def feature_stats(table: sparse.csr_matrix, domains: np.ndarray | None = None) -
         "mean_active": total / np.maximum(n, 1),
     })  # fmt: skip
     if domains is not None:
-        names, codes = np.unique(np.asarray(domains), return_inverse=True)
+        domains = pd.Series(np.asarray(domains, dtype=object)).fillna("all").astype(str)
+        if len(domains) != table.shape[0]:
+            raise ValueError(f"{len(domains)} domains for {table.shape[0]} texts: give one for each")
+        names, codes = np.unique(domains.to_numpy(object), return_inverse=True)
         member = sparse.csr_matrix((np.ones(len(codes), np.float32), (codes, np.arange(len(codes)))))
         mass = (member @ table).toarray()  # (domains, F)
         share = mass / np.maximum(mass.sum(0), 1e-9)
@@ -127,7 +137,7 @@ def read_texts(
             None reads all. Names and examples need no more, and 1,000,000 embeddings are 1.5 GB.
     """
     rows = row_numbers(rows, len(store))
-    if most is not None and len(rows) > most:
+    if most is not None and len(rows) > whole("most", most):
         print(f"a sample of {most:,} of {len(rows):,} texts is read; read_texts(…, most=None) reads all")
         rows = rows[np.sort(np.random.default_rng(0).choice(len(rows), most, replace=False))]
     table, frame = activation_table(sae, store, rows), store.read_frame(rows)

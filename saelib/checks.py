@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+from numbers import Integral
 from operator import index
+
+import numpy as np
 
 LARGEST = 2**53  # beyond it floats have gaps
 
@@ -23,7 +26,7 @@ def whole(name: str, value: object, least: int = 1, most: int = LARGEST) -> int:
 def number(name: str, value: object, most: float | None = None, zero: bool = False) -> float:
     """The finite number `value`, positive (or not negative, with `zero`) and at most `most`."""
     try:
-        found = float(value)
+        found = float(None if isinstance(value, (bool, np.bool_, str, bytes)) else value)
     except (TypeError, ValueError, OverflowError):
         raise ValueError(f"{name} must be a number, not {value!r}") from None
     if not math.isfinite(found) or found < 0 or (found == 0 and not zero):
@@ -32,4 +35,4 @@ def number(name: str, value: object, most: float | None = None, zero: bool = Fal
         )
     if most is not None and found > most:
         raise ValueError(f"{name} must be at most {most}, not {found}")
-    return index(value) if hasattr(value, "__index__") and found < LARGEST else found
+    return index(value) if isinstance(value, Integral) and found < LARGEST else found

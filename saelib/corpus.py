@@ -14,7 +14,6 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
-from operator import index
 from pathlib import Path
 from unicodedata import normalize
 
@@ -22,7 +21,10 @@ import numpy as np
 import pandas as pd
 from datasets import ClassLabel, Dataset, DatasetDict, IterableDataset, IterableDatasetDict, load_dataset
 
+from saelib.checks import whole
+from saelib.files import expanded
 from saelib.text_files import READERS, arrow_rows, check_column, class_name, read_rows, text_files
+from saelib.text_files import with_class_names as named
 
 SENTENCE_END = re.compile(r"(?<=[a-z0-9\)\"'’][.!?])\s+(?=[A-Z\"“(])")
 SURROGATE = re.compile("[\ud800-\udfff]")
@@ -64,13 +66,12 @@ def why_not_embeddable(text: object) -> str | None:
     return None
 
 
-def domain_of(value: object) -> str:
-    """A domain as text: "all" for a missing or empty one, "2021" for 2021.0, which a gap made of 2021."""
-    if is_missing(value) or value in ("", "<NA>"):
-        return "all"
+def label_of(value: object) -> str:
+    """A domain or title as text: "" for a missing one, "2021" for 2021.0, which a gap made of 2021."""
     if isinstance(value, (float, np.floating)) and float(value).is_integer():
         value = int(value)
-    return mended(str(value))
+    text = "" if is_missing(value) else normalize("NFC", mended(str(value))).strip()
+    return "" if text == "<NA>" else text
 
 
 def mended(text: str) -> str:
@@ -81,12 +82,12 @@ def mended(text: str) -> str:
 def as_row(
     row: Mapping, text: str = "text", domain: str | None = "domain", title: str | None = "title"
 ) -> dict:
-    """A row of any source as `text`, `domain` and, where it has a title, `title`."""
-    found = {"text": row.get(text), "domain": domain_of(row.get(domain) if domain else None)}
+    """A row of any source as `text`, `domain` ("all" where it has none) and, where it has one, `title`."""
+    found = {"text": row.get(text), "domain": label_of(row.get(domain)) or "all"}
     if isinstance(found["text"], str):  # composed, so that a word is the same word whoever typed it
         found["text"] = normalize("NFC", mended(found["text"]))
-    if title and isinstance(row.get(title), str):
-        found["title"] = mended(row[title])
+    if not is_missing(row.get(title)):
+        found["title"] = label_of(row[title])
     return found
 
 
@@ -126,9 +127,9 @@ def _from_hub(source: str, **arguments: object) -> Dataset | IterableDataset:
 
 def _rows(source: object, text: str, domain: str | None, title: str | None) -> Iterable[object]:
     """The rows of a source that is in memory: dicts, or texts alone."""
-    wanted = [name for name in dict.fromkeys((text, domain, title)) if name]
+    wanted = [name for name in dict.fromkeys((text, domain, title)) if name not in (None, "")]
     if isinstance(source, pd.DataFrame):
-        check_column(text, source.columns, "the DataFrame")
+        check_column(text, source.columns, "the DataFrame", wanted)
         found = [name for name in wanted if name in source]
         return (
             dict(zip(found, row, strict=True)) for row in source[found].itertuples(index=False, name=None)
@@ -137,6 +138,8 @@ def _rows(source: object, text: str, domain: str | None, title: str | None) -> I
         check_column(text, source.column_names, "the Dataset")
         part = source.select_columns([name for name in wanted if name in source.column_names])
         return arrow_rows(part.with_format("arrow").iter(4096), part.features)
+    if isinstance(source, IterableDataset):
+        return named(source, source.features or {})
     if isinstance(source, (DatasetDict, IterableDatasetDict)):
         raise ValueError(f"choose one split of the data set: source[split], split one of {sorted(source)}")
     if isinstance(source, np.ndarray):
@@ -149,16 +152,20 @@ def _rows(source: object, text: str, domain: str | None, title: str | None) -> I
 def _from_files(
     source: str, text: str, domain: str | None, title: str | None, limit: int | None = None
 ) -> Iterator[dict]:
-    columns = [name for name in dict.fromkeys((text, domain, title)) if name]
+    columns = [name for name in dict.fromkeys((text, domain, title)) if name not in (None, "")]
     rows = (row for file in text_files(source) for row in read_rows(file, text, columns))
     return islice(rows, limit)
 
 
 def _streamed(source: str, text: str, domain: str | None, limit: int | None) -> Iterator[dict]:
+    seen = {}
     for row in _from_files(source, text, domain, None, limit):
+        seen |= {} if text in seen else dict.fromkeys(row)
         found = as_row(row, text, domain)
         if why_not_embeddable(found["text"]) is None:
             yield {"text": found["text"], "domain": found["domain"]}
+    if seen:
+        check_column(text, seen, source)
 
 
 def _stream_of(data: IterableDataset, text: str, domain: str | None, limit: int | None) -> IterableDataset:
@@ -208,18 +215,23 @@ def load_corpus(
         verbose: print how many rows were dropped, and why, and what is odd about the texts.
 
     Raises:
-        ValueError: an unknown unit, a missing column, a malformed or damaged file, or no embeddable row.
+        ValueError: an unknown unit, a limit that is no whole number, a missing column, a malformed or damaged
+        file, or no embeddable row.
         TypeError: another kind of source. FileNotFoundError: no such file, and no such data set.
         ModuleNotFoundError: when the wheel with the built-in texts is absent.
     """
     columns = text_column, domain_column, title_column
-    if limit is not None and index(limit) < 1:
-        raise ValueError(f"limit must be positive, not {limit}")
+    for what, column in zip(("text_column", "domain_column", "title_column"), columns, strict=True):
+        named = isinstance(column, (str, int)) and not isinstance(column, bool)
+        if not named and (column is not None or what == "text_column"):
+            raise ValueError(f"{what} must be the name of one column, not {column!r}")
+    limit = None if limit is None else whole("limit", limit)
     if isinstance(source, str) and source == WIKI_VITAL:
         source = _wiki_vital(unit)
     elif isinstance(source, (str, Path)) and text_files(source):
         if streaming:
-            arguments = {"source": str(source), "text": text_column, "domain": domain_column, "limit": limit}
+            path = str(expanded(source).absolute())  # read later, when the working folder may be another
+            arguments = {"source": path, "text": text_column, "domain": domain_column, "limit": limit}
             try:
                 return IterableDataset.from_generator(_streamed, gen_kwargs=arguments)
             except OSError as error:
@@ -266,5 +278,5 @@ def _table(
         print(f"no title in a column {title!r}")
     frame = pd.DataFrame(table if any(table["title"]) else {k: table[k] for k in ("text", "domain")})
     if limit is not None and limit < n:
-        frame = frame.sample(index(limit), random_state=seed).sort_index()
+        frame = frame.sample(limit, random_state=seed).sort_index()
     return Dataset.from_pandas(frame, preserve_index=False)

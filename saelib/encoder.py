@@ -23,6 +23,7 @@ from tqdm.auto import tqdm
 from transformers.utils import logging as transformers_logging
 
 from saelib.corpus import mended
+from saelib.files import expanded
 
 PACKAGED = "all-MiniLM-L6-v2"
 CHUNK = 1024  # texts tokenised together
@@ -184,14 +185,20 @@ def load_encoder(
         device: None picks the hardware's. dtype: None picks `pick_dtype(device)`; "float32" is torch.float32.
 
     Raises:
-        ValueError: a dtype that is none. Whatever sentence-transformers raises for a model it cannot load.
+        ValueError: a dtype or a name that is none. FileNotFoundError: a path to nothing. Whatever
+        sentence-transformers raises for a model it cannot load.
     """
     device = pick_device() if device is None else torch.device(device)
     wanted = pick_dtype(device) if dtype is None else dtype
     dtype = getattr(torch, wanted, None) if isinstance(wanted, str) else wanted
     if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
         raise ValueError(f"dtype must be a floating type such as 'float32' or torch.bfloat16, not {wanted!r}")
-    name = str(Path(name).expanduser()) if isinstance(name, Path) or str(name).startswith("~") else name
+    if not isinstance(name, (str, Path)) or not str(name).strip():
+        raise ValueError(f"name must be that of a model, or a folder, not {name!r}")
+    if isinstance(name, Path) or name.startswith(("~", "./", "../", "/")):
+        name = str(expanded(name))
+        if not Path(name).is_dir():
+            raise FileNotFoundError(f"no folder of an encoder at {name}")
     path = name
     if name.removeprefix("sentence-transformers/") == PACKAGED:
         try:
@@ -222,6 +229,8 @@ class EmbeddingCache:
             vectors = self.encode(new)
             self.table = vectors if self.table is None else np.vstack([self.table, vectors])
             self.place.update({s: len(self.place) + i for i, s in enumerate(new)})
+        if self.table is None:
+            return np.empty((0, 0), np.float32)
         return self.table[[self.place[s] for s in strings]]
 
 

@@ -41,8 +41,8 @@ def fill_store(
         manifest = None if overwrite else _fitting(path, encoder, settings)
         if manifest is None:
             manifest = {
-                "version": shards.FORMAT, "encoder": encoder.name, "fingerprint": encoder.fingerprint,
-                "encoder_dtype": str(encoder.dtype), "d_in": encoder.d_in, **settings,
+                "version": shards.FORMAT, "encoder": str(encoder.name), "fingerprint": encoder.fingerprint,
+                "encoder_dtype": str(encoder.dtype), "d_in": int(encoder.d_in), **settings,
                 "n": 0, "complete": False, "shards": [],
             }  # fmt: skip
         shards.remove_replaced(path, manifest)

@@ -31,9 +31,17 @@ class InUseError(RuntimeError):
     """Another process writes to this folder."""
 
 
+def expanded(path: str | Path) -> Path:
+    """The path with `~` followed; raises FileNotFoundError for the home of a user that is not there."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise FileNotFoundError(f"no user's home for {path}: write the path out") from None
+
+
 def resolved(path: str | Path) -> Path:
     """The absolute path, `~` and links followed: it means the same after a change of the working folder."""
-    return Path(path).expanduser().resolve()
+    return expanded(path).resolve()
 
 
 def write(path: Path, data: bytes | memoryview) -> None:
@@ -106,10 +114,15 @@ def _read_soon(file: Path) -> str:
     return ""
 
 
+def as_json(about: dict) -> str:
+    """JSON of what is said about tensors; arrays become lists, and what JSON does not know its text."""
+    return json.dumps(about, default=lambda value: value.tolist() if hasattr(value, "tolist") else str(value))
+
+
 def tensor_file(tensors: Mapping[str, Tensor], about: dict) -> bytes:
     """A safetensors file of tensors and what is said about them, with a digest over both."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    text = json.dumps(about, default=lambda value: value.tolist() if hasattr(value, "tolist") else str(value))
+    text = as_json(about)
     return save(tensors, {"saelib": json.dumps({"digest": digest(tensors, text), "about": text})})
 
 

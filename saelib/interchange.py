@@ -163,10 +163,15 @@ def _from_saelens(cfg: dict, w: dict[str, Tensor]) -> SAE:
         sae = TopKSAE(d_in, d_sae, cfg["k"])
     elif kind == "jumprelu":
         sae = JumpReLUSAE(d_in, d_sae)
-        sae.threshold.data.copy_(w["threshold"].clamp_min(0))
+        _copy(sae.threshold.data, w.pop("threshold").clamp_min(0), "threshold")
     else:
         raise _NotOursError(f"is a {kind!r}; of SAELens' architectures standard, topk and jumprelu are read")
-    return _filled(sae, w["W_enc"], w["b_enc"], w["W_dec"], w["b_dec"], cfg.get("apply_b_dec_to_input", True))
+    if extras := set(w) - {"W_enc", "b_enc", "W_dec", "b_dec"}:
+        raise _NotOursError(f"has weights that a {kind!r} has not: {sorted(extras)}")
+    subtracts = cfg.get("apply_b_dec_to_input", True)
+    if not isinstance(subtracts, bool):
+        raise ValueError(f"apply_b_dec_to_input must be true or false, not {subtracts!r}")
+    return _filled(sae, w["W_enc"], w["b_enc"], w["W_dec"], w["b_dec"], subtracts)
 
 
 def _from_sparsify(cfg: dict, w: dict[str, Tensor]) -> SAE:
@@ -179,10 +184,9 @@ def _from_sparsify(cfg: dict, w: dict[str, Tensor]) -> SAE:
         raise _NotOursError(f"has weights that TopK has not: {sorted(extras)}")
     d_sae, d_in = w["encoder.weight"].shape
     mean = w.get("input_mean", torch.zeros(d_in))  # latentsae's mean_center: W_enc sees x − mean − b_dec
-    W_enc = w["encoder.weight"].T
-    b_enc, b_dec = w["encoder.bias"] - w["b_dec"] @ W_enc, w["b_dec"]
-    sae = _filled(TopKSAE(d_in, d_sae, cfg["k"]), W_enc, b_enc, w["W_dec"], b_dec, subtracts_b_dec=False)
-    sae.mean.copy_(mean)
+    weights = w["encoder.weight"].T, w["encoder.bias"], w["W_dec"], w["b_dec"]
+    sae = _filled(TopKSAE(d_in, d_sae, cfg["k"]), *weights, subtracts_b_dec=True)
+    _copy(sae.mean, mean, "input_mean")
     return sae
 
 
@@ -190,12 +194,17 @@ def _from_sparsify(cfg: dict, w: dict[str, Tensor]) -> SAE:
 def _filled(
     sae: SAE, W_enc: Tensor, b_enc: Tensor, W_dec: Tensor, b_dec: Tensor, subtracts_b_dec: bool
 ) -> SAE:
-    for name, value in (("W_enc", W_enc), ("W_dec", W_dec), ("b_dec", b_dec)):
-        if getattr(sae, name).shape != value.shape:
-            raise ValueError(f"{name} is {tuple(value.shape)}, not {tuple(getattr(sae, name).shape)}")
-        getattr(sae, name).copy_(value)
-    sae.b_enc.copy_(b_enc - b_dec @ W_enc if subtracts_b_dec else b_enc)
+    for name, value in (("W_enc", W_enc), ("W_dec", W_dec), ("b_dec", b_dec), ("b_enc", b_enc)):
+        _copy(getattr(sae, name), value, name)
+    if subtracts_b_dec:
+        sae.b_enc.copy_(b_enc - b_dec @ W_enc)
     return sae
+
+
+def _copy(target: Tensor, value: Tensor, name: str) -> None:
+    if target.shape != value.shape:  # one number would become a whole row
+        raise ValueError(f"{name} is {tuple(value.shape)}, not {tuple(target.shape)}")
+    target.copy_(value)
 
 
 def store_from_vectors(
@@ -216,7 +225,7 @@ def store_from_vectors(
     """
     if isinstance(vectors, str):
         texts, vectors = _with_column(texts, vectors)
-    x = np.asarray(vectors)
+    x = vectors.detach().float().cpu().numpy() if isinstance(vectors, Tensor) else np.asarray(vectors)
     if x.dtype.kind not in "fiu" or x.ndim != 2:
         raise ValueError(f"vectors must be numbers (n, d), not {x.dtype} of shape {x.shape}")
     x = x.astype(np.float32)
@@ -252,8 +261,15 @@ def store_from_vectors(
 
 
 def _with_column(source: object, column: str) -> tuple[object, Iterable]:
+    if not isinstance(source, (pd.DataFrame, str, Path)):
+        raise ValueError(
+            f"a column {column!r} is one of a DataFrame or Parquet file, not a {type(source).__name__}"
+        )
     frame = source if isinstance(source, pd.DataFrame) else pd.read_parquet(str(source))
     check_column(column, frame.columns, "the table")
+    for row, value in enumerate(frame[column]):
+        if not hasattr(value, "__len__"):
+            raise ValueError(f"row {row} has no vector in {column!r}, but {value!r}")
     widths = frame[column].map(len)
     if widths.nunique() > 1:
         raise ValueError(

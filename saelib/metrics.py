@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -15,7 +16,8 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.preprocessing import MaxAbsScaler
 from torch import Tensor
 
-from saelib.sae import SAE, check_embeddings
+from saelib.checks import whole
+from saelib.sae import SAE, as_embeddings, check_embeddings, finite
 
 
 class Evaluation(NamedTuple):
@@ -31,12 +33,18 @@ class Evaluation(NamedTuple):
 
 @torch.no_grad()
 def evaluate(sae: SAE, x: Tensor, batch_size: int = 2048) -> Evaluation:
-    """Evaluate on raw embeddings x (n, d_in); raises ValueError for none, all equal, NaN or infinity."""
+    """Evaluate on raw embeddings x (n, d_in): a tensor, an array, a DataFrame of numbers.
+
+    Raises:
+        ValueError: no embeddings, all as good as equal, NaN or infinity. FloatingPointError: the FVU is no
+        number, as of an SAE with such weights.
+    """
+    x = as_embeddings(x, "held-out").to(sae.mean.device, torch.float32)
     check_embeddings(x, "held-out")
     mean = x.mean(0)
     error = total = cosine = active = 0.0
     fired = torch.zeros(sae.d_sae, dtype=torch.bool, device=x.device)
-    for chunk in x.split(batch_size):
+    for chunk in x.split(whole("batch_size", batch_size)):
         acts = sae.encode(chunk)
         x_hat = sae.decode(acts)
         error += float((chunk - x_hat).square().sum())  # not float64 on the device: Apple's has none
@@ -45,6 +53,10 @@ def evaluate(sae: SAE, x: Tensor, batch_size: int = 2048) -> Evaluation:
         active += int((acts > 0).sum())
         fired |= (acts > 0).any(0)
     n = len(x)
+    if not math.isfinite(error / total):
+        raise FloatingPointError(
+            f"the FVU is {error / total}: the SAE's weights or the embeddings are too large"
+        )
     return Evaluation(error / total, cosine / n, active / n, float((~fired).float().mean()))
 
 
@@ -67,7 +79,11 @@ def match_features(a: Tensor, b: Tensor) -> pd.DataFrame:
     Returns:
         One row per feature of a: `match`, its feature of b, and their `cosine`; −1 and NaN for those of a
         larger a that are left over.
+
+    Raises:
+        ValueError: what are no rows of numbers, NaN or infinity.
     """
+    a, b = finite(a, "first"), finite(b, "second")
     cosine = (nnf.normalize(a, dim=1) @ nnf.normalize(b, dim=1).T).cpu().numpy()
     rows, cols = linear_sum_assignment(cosine, maximize=True)
     frame = pd.DataFrame({"match": -1, "cosine": np.nan}, index=pd.RangeIndex(len(a), name="feature"))
@@ -82,8 +98,13 @@ def neighbour_recall(x: Tensor, x_hat: Tensor, k: int = 10) -> float:
     What a search over reconstructions would find of what a search over embeddings finds; x, x_hat (n, d).
 
     Raises:
-        ValueError: fewer than k + 1 rows.
+        ValueError: fewer than k + 1 rows, x_hat of another shape, NaN or infinity.
     """
+    x, x_hat, k = finite(x, "original"), finite(x_hat, "reconstructed"), whole("k", k)
+    if x.shape != x_hat.shape:
+        raise ValueError(
+            f"reconstructions are {tuple(x_hat.shape)}, embeddings {tuple(x.shape)}: not of these"
+        )
     if len(x) <= k:
         raise ValueError(f"{k} neighbours need more than {len(x)} embeddings: lower k")
     a, b = nnf.normalize(x, dim=1), nnf.normalize(x_hat, dim=1)

@@ -1,7 +1,7 @@
 """A trained SAE with its names, in a folder or on the Hugging Face hub.
 
     sae.safetensors  cfg.json     what `SAE.save` writes
-    names.parquet                 what `name_features` gives, and `shown_as`
+    names.parquet                 what `name_features` gives, and `shown_as`; a digest of names and weights
     README.md                     the model card
 
 safetensors and Parquet only: nothing that is read can run.
@@ -9,14 +9,18 @@ safetensors and Parquet only: nothing that is read can run.
 
 from __future__ import annotations
 
+import io
+import json
 from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
+import pyarrow as pa
 from huggingface_hub import HfApi, snapshot_download
+from pyarrow import parquet
 
 from saelib.corpus import HUB_ID
-from saelib.files import read_tensor_file, resolved, write
+from saelib.files import digest, read_tensor_file, resolved, write
 from saelib.sae import SAE, load_sae
 
 FILES = ["sae.safetensors", "cfg.json", "names.parquet", "README.md"]
@@ -41,13 +45,20 @@ def save_pretrained(
             such as `encoder` and `fingerprint`.
 
     Raises:
-        ValueError: names of features that the SAE does not have.
+        ValueError: names of features that the SAE does not have, NaN or infinity among the weights.
     """
     folder = resolved(folder)
     _check(sae, names)
+    table, file = parquet.read_table(io.BytesIO(names.to_parquet())), io.BytesIO()
+    signed = {**table.schema.metadata, b"saelib": _digest(sae, table)}
+    parquet.write_table(table.replace_schema_metadata(signed), file)
+    content = {
+        NAMES: file.getbuffer(),
+        CARD: card.encode(),
+    }  # what cannot be written fails before all writing
     sae.save(folder, **about)
-    write(folder / NAMES, names.to_parquet())
-    write(folder / CARD, card.encode())
+    for name, data in content.items():
+        write(folder / name, data)
     return folder
 
 
@@ -58,7 +69,8 @@ def from_pretrained(source: str | Path, revision: str | None = None, token: str 
         source: a folder, or "owner/name". revision: a branch, tag or commit. token: for private ones.
 
     Raises:
-        FileNotFoundError: neither a folder nor a repository's id. ValueError: damaged files. Whatever
+        FileNotFoundError: neither a folder nor a repository's id. ValueError: damaged files, names of another
+        SAE (which a save that was interrupted leaves, or a copy of some of the files). Whatever
         huggingface_hub raises for a repository that it cannot fetch.
     """
     folder = resolved(source)
@@ -68,11 +80,14 @@ def from_pretrained(source: str | Path, revision: str | None = None, token: str 
         folder = Path(snapshot_download(source, revision=revision, token=token, allow_patterns=FILES))
     sae = load_sae(folder)
     try:
-        names = pd.read_parquet(folder / NAMES)
+        table = parquet.read_table(io.BytesIO((folder / NAMES).read_bytes()))
+        names, signed = table.to_pandas(), (table.schema.metadata or {}).get(b"saelib")
     except FileNotFoundError:
         raise FileNotFoundError(f"{folder} has an SAE and no {NAMES}: load_sae reads it alone") from None
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, pa.ArrowException) as error:
         raise ValueError(f"{folder / NAMES} is damaged: {str(error)[:200]}") from error
+    if signed is not None and signed != _digest(sae, table):  # before there was a digest, none
+        raise ValueError(f"{folder / NAMES} is damaged, or of another SAE: save both once more")
     _check(sae, names)
     return Pretrained(sae, names, (read_tensor_file(folder / WEIGHTS)[1] or {}).get("extra", {}))
 
@@ -92,6 +107,12 @@ def push_to_hub(
     api = HfApi(token=token)
     api.create_repo(repository, private=private, exist_ok=True)
     return str(api.upload_folder(repo_id=repository, folder_path=folder, allow_patterns=FILES))
+
+
+def _digest(sae: SAE, names: pa.Table) -> bytes:
+    """What ties names to weights."""
+    weights = {name: tensor.float() for name, tensor in sae.state_dict().items()}
+    return digest(weights, json.dumps(names.to_pylist(), default=str)).encode()
 
 
 def _check(sae: SAE, names: pd.DataFrame) -> None:

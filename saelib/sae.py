@@ -28,17 +28,18 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
 
 from saelib import processes
 from saelib.checks import number, whole
-from saelib.files import only_writer, read_tensor_file, resolved, tensor_file, write, write_json
+from saelib.files import as_json, only_writer, read_tensor_file, resolved, tensor_file, write, write_json
 
 
 class Loss(NamedTuple):
@@ -185,15 +186,19 @@ class SAE(nn.Module):
         Nothing is written where the same is there already.
 
         Raises:
+            ValueError: NaN or infinity among the weights.
             InUseError: another process writes there, one that trains with its checkpoint in this folder, say.
         """
         folder = resolved(folder)
+        check_weights(self.state_dict())
         cfg = {"architecture": self.architecture, **self.config(), "extra": extra}
         data, file = tensor_file(self.state_dict(), cfg), folder / "sae.safetensors"
-        if not file.is_file() or file.read_bytes() != data:
+        readable, cfg_file = json.loads(as_json(cfg)), folder / "cfg.json"
+        there = [path.read_bytes() if path.is_file() else None for path in (file, cfg_file)]
+        if there != [data, json.dumps(readable, indent=1).encode()]:
             with only_writer(folder):
                 write(file, data)
-                write_json(folder / "cfg.json", read_tensor_file(file)[1])
+                write_json(cfg_file, readable)
 
 
 class VanillaSAE(SAE):
@@ -250,12 +255,7 @@ class TopKSAE(SAE):
             raise ValueError(
                 f"target_l0 is {target_l0} but the SAE's k is {self.k}: for TopK and BatchTopK they are one"
             )
-        if self.k > self.d_sae / 2:  # measured: L0 is 0.99 k at k = 0.55 d_sae, 0.90 k at 0.625
-            warnings.warn(
-                f"k is {self.k} of d_sae {self.d_sae}: where k is over half of d_sae, fewer than k "
-                "pre-activations are positive and L0 stays under k; lower k, or raise d_sae",
-                stacklevel=2,
-            )
+        warn_if_dense(self.k, self.d_sae)
         super().start(sample, target_l0)
         self.scale_encoder(sample)
 
@@ -338,6 +338,7 @@ class JumpReLUSAE(SAE):
         super().start(sample, target_l0)
         self.target_l0 = target_l0 or self.target_l0
         if self.target_l0:
+            warn_if_dense(self.target_l0, self.d_sae)
             self.as_batchtopk().scale_encoder(sample)
 
     @torch.no_grad()
@@ -376,6 +377,50 @@ def aux_loss(z: Tensor, z_hat: Tensor, W_enc: Tensor, b_enc: Tensor, W_dec: Tens
     return (e - e_hat).square().sum() / processes.mean(e.square().sum()).clamp_min(1e-12)
 
 
+def warn_if_dense(k: float, d_sae: int) -> None:
+    """Warn of a target L0 that cannot be met: measured, L0 is 0.99 k at k = 0.55 d_sae, 0.90 k at 0.625."""
+    if k > d_sae / 2:
+        warnings.warn(
+            f"k is {k} of d_sae {d_sae}: where k is over half of d_sae, fewer than k pre-activations are "
+            "positive and L0 stays under k; lower k, or raise d_sae",
+            stacklevel=3,
+        )
+
+
+def check_weights(weights: Mapping[str, Tensor]) -> None:
+    """Raise ValueError for weights of which one is no number."""
+    if not all(tensor.isfinite().all() for tensor in weights.values()):
+        raise ValueError("NaN or infinity among the SAE's weights")
+
+
+def as_embeddings(x: object, what: str) -> Tensor:
+    """Embeddings (n, d) as a tensor, whatever holds them; raises ValueError for what is none."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # a read-only array is only read
+            array = x if isinstance(x, Tensor) else np.asarray(x)
+            if not isinstance(x, Tensor) and array.dtype.kind in "fiuO":
+                kind, reversed_ = array.dtype.kind, min(array.strides, default=0) < 0
+                if kind in "uO" or not array.dtype.isnative or reversed_:  # what torch does not take
+                    array = array.astype(np.float32, order="C")
+            found = torch.as_tensor(array).detach()
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{what} must be embeddings (n, d_in), not a {type(x).__name__}: {error}") from None
+    if found.ndim != 2 or found.is_complex() or found.layout != torch.strided or found.is_meta:
+        raise ValueError(
+            f"{what} must be embeddings (n, d_in), not {found.dtype} of shape {tuple(found.shape)}"
+        )
+    return found
+
+
+def finite(x: object, what: str) -> Tensor:
+    """Embeddings (n, d), in any form, as float32; raises ValueError for NaN and infinity too."""
+    found = as_embeddings(x, what).float()
+    if not found.isfinite().all():
+        raise ValueError(f"the {what} embeddings hold NaN or infinity: extract them again in float32")
+    return found
+
+
 def check_embeddings(x: Tensor, what: str) -> None:
     """Raise ValueError for embeddings (n, d_in) of which nothing can be learnt or said."""
     if not len(x):
@@ -385,6 +430,9 @@ def check_embeddings(x: Tensor, what: str) -> None:
         raise ValueError(f"the {what} embeddings hold NaN or infinity: extract them again in float32")
     if torch.equal(low, high):
         raise ValueError(f"the {what} embeddings are all equal ({len(x)} of them): too few texts?")
+    spread = float((high.float() - low.float()).square().sum())
+    if not 1e-12 < spread < torch.inf:
+        raise ValueError(f"the {what} embeddings vary by {spread:.1g}: there is nothing to learn or to say")
 
 
 def jump_relu(pre: Tensor, threshold: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
@@ -445,13 +493,15 @@ def load_sae(folder: str | Path, d_in: int | None = None) -> SAE:
         weights, cfg = read_tensor_file(folder / "sae.safetensors")
         if cfg is None:  # before there was a digest, the configuration stood in a file of its own
             cfg = json.loads((folder / "cfg.json").read_text("utf-8-sig"))
+            warnings.warn(
+                f"the SAE in {folder} has no digest and cannot be checked: save it again", stacklevel=2
+            )
         architecture = cfg.pop("architecture", None)
         if architecture not in ARCHITECTURES:
             raise ValueError(f"unknown architecture {architecture!r}; known: {sorted(ARCHITECTURES)}")
         sae = ARCHITECTURES[architecture](**{k: v for k, v in cfg.items() if k != "extra"})
         sae.load_state_dict(weights)
-        if not all(tensor.isfinite().all() for tensor in weights.values()):
-            raise ValueError("NaN or infinity among the weights")
+        check_weights(weights)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"no SAE in {folder}: sae.safetensors or cfg.json is missing") from error
     except (ValueError, TypeError, AttributeError, RuntimeError) as error:

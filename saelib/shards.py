@@ -117,7 +117,7 @@ def as_stored(vectors: np.ndarray, rows: list[dict], manifest: dict) -> np.ndarr
     """The embeddings of these rows, (n, d_in), in the store's dtype.
 
     Raises:
-        ValueError: another shape, no floats, NaN, infinity, or values beyond float16.
+        ValueError: another shape, no floats, NaN, infinity, zero vectors, or values beyond the dtype.
     """
     vectors, shape = np.asarray(vectors), (len(rows), manifest["d_in"])
     if vectors.shape != shape or vectors.dtype.kind != "f":
@@ -126,15 +126,16 @@ def as_stored(vectors: np.ndarray, rows: list[dict], manifest: dict) -> np.ndarr
             f"not floats of shape {shape}"
         )
     with np.errstate(over="ignore"):
-        stored = vectors.astype(manifest["dtype"])
-    if not np.isfinite(stored).all():
-        bad = int(np.flatnonzero(~np.isfinite(stored).all(axis=1))[0])
-        beyond = np.isfinite(vectors[bad]).all()
-        raise ValueError(
-            f"the encoder gave {'values beyond float16' if beyond else 'NaN or infinity'} for "
-            f"{rows[bad]['text'][:60]!r}: "
-            + ('extract(..., dtype="float32")' if beyond else "use dtype=torch.float32")
-        )
+        stored = vectors.astype(manifest["dtype"], order="C")
+    given, kept = (np.linalg.norm(array.astype(np.float64), axis=1) for array in (vectors, stored))
+    same = (np.abs(kept - given) <= 0.01 * given) & (given > 0)  # of NaN and infinity neither is true
+    if not same.all():
+        bad = int(same.argmin())
+        beyond = f"values beyond {manifest['dtype']}", 'extract(..., dtype="float32")'
+        what, remedy = beyond if np.isfinite(given[bad]) else ("NaN or infinity", "use dtype=torch.float32")
+        if given[bad] == 0:
+            what, remedy = "a zero vector", "leave the text out, or use another encoder"
+        raise ValueError(f"the encoder gave {what} for {rows[bad]['text'][:60]!r}: {remedy}")
     return stored
 
 

@@ -7,10 +7,10 @@ a buffer from random blocks and serves shuffled mini-batches.
 from __future__ import annotations
 
 import mmap
+import warnings
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 from itertools import islice
-from operator import index
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,7 @@ from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
 from saelib import shards
+from saelib.checks import number, whole
 from saelib.encoder import Encoder
 from saelib.extraction import fill_store
 from saelib.files import resolved
@@ -85,18 +86,19 @@ class EmbeddingStore:
     def frame(self) -> pd.DataFrame:
         """Texts and domains (and titles where the corpus has them), in row order; read on first use."""
         if self._frame is None:
-            self._frame = self.read_frame(np.arange(len(self)))
+            self._frame = self.read_frame(None)
         return self._frame
 
-    def read_frame(self, rows: np.ndarray) -> pd.DataFrame:
-        """Some rows of `frame` (numbers), in their order; where it is not read already, a shard at a time."""
+    def read_frame(self, rows: np.ndarray | slice | None) -> pd.DataFrame:
+        """Some rows of `frame` (`row_numbers`), in their order; where it is not read, a shard at a time."""
+        rows = row_numbers(rows, len(self))
         if self._frame is not None:
             return self._frame.iloc[rows]
         parts, shard_of = [], np.searchsorted(self._offsets, rows, side="right") - 1
-        for number in np.unique(shard_of):
-            here = np.flatnonzero(shard_of == number)
-            part = shards.read_texts(self.path, self.manifest["shards"][number])
-            parts.append(part.iloc[rows[here] - self._offsets[number]].set_axis(here))
+        for shard in np.unique(shard_of) if len(rows) else [0]:  # of no rows, the columns
+            here = np.flatnonzero(shard_of == shard)
+            part = shards.read_texts(self.path, self.manifest["shards"][shard])
+            parts.append(part.iloc[rows[here] - self._offsets[shard]].set_axis(here))
         frame = pd.concat(parts).sort_index().reset_index(drop=True)
         if "title" in frame:  # a shard without any has no such column
             frame["title"] = frame["title"].fillna("")
@@ -145,9 +147,10 @@ class EmbeddingStore:
                 by text. "text": equal texts only.
 
         Raises:
-            ValueError: a share outside (0, 1), another `by`.
+            ValueError: a share outside (0, 1), or one that leaves a side empty; another `by`. A warning says
+            where large groups make the share held out over twice what was asked.
         """
-        if not 0 < held_out < 1:
+        if not number("held_out", held_out) < 1:
             raise ValueError(f"held_out must be between 0 and 1, not {held_out}")
         if by not in ("title", "text"):
             raise ValueError(f"by must be 'title' or 'text', not {by!r}")
@@ -159,8 +162,13 @@ class EmbeddingStore:
             if titled.max() >= 19:
                 groups = _joined(groups, titled)
         n_groups = groups.max() + 1
-        chosen = np.random.default_rng(seed).permutation(n_groups) < round(held_out * n_groups)
-        return np.flatnonzero(~chosen[groups]), np.flatnonzero(chosen[groups])
+        n_held = round(held_out * n_groups)
+        if not 0 < n_held < n_groups:
+            raise ValueError(f"held_out={held_out} of {n_groups} groups leaves a side empty: too few texts?")
+        chosen = (np.random.default_rng(whole("seed", seed, 0)).permutation(n_groups) < n_held)[groups]
+        if chosen.mean() > 2 * held_out:
+            warnings.warn(f"{chosen.mean():.0%} are held out: some groups of texts are large", stacklevel=2)
+        return np.flatnonzero(~chosen), np.flatnonzero(chosen)
 
     def _hashes(self) -> tuple[np.ndarray, np.ndarray]:
         """64-bit hashes of texts (without outer white space) and of titles (0: none), a shard at a time."""
@@ -196,8 +204,8 @@ class EmbeddingStore:
             batch, as a resumed run does; skipped batches are not read.
         """
         rows = row_numbers(rows, len(self))
-        if not 1 <= batch_size <= len(rows):
-            raise ValueError(f"batch_size must be in 1..{len(rows)} (the rows served), not {batch_size}")
+        batch_size = whole("batch_size", batch_size, 1, len(rows))
+        skip, buffer_rows = whole("skip", skip, 0), whole("buffer_rows", buffer_rows)
         plan = islice(batch_plan(len(rows), batch_size, buffer_rows, seed), skip, None)
         capacity = min(len(rows), max(buffer_rows, 2 * batch_size) + BLOCK)
         held = torch.empty(capacity, self.d_in, dtype=getattr(torch, self.manifest["dtype"]), device=device)
@@ -244,12 +252,18 @@ class EmbeddingStore:
             StoreError: the folder holds another encoder's or another corpus's embeddings, or other files; or
             the disk has no room for a corpus of this length.
             ValueError: an empty corpus, a row that cannot be embedded, an encoder that gives something else
-            than finite vectors (n, d_in).
+            than finite vectors (n, d_in), none of them zero, in the store's dtype either.
+            TypeError: what is no Encoder.
             InUseError: another process writes there.
         """
-        path, settings = resolved(path), {"shard_rows": index(shard_rows), "dtype": dtype}
-        if settings["shard_rows"] < 1 or dtype not in shards.DTYPES:
-            raise ValueError(f"shard_rows must be positive and dtype one of {shards.DTYPES}, not {settings}")
+        path, settings = resolved(path), {"shard_rows": whole("shard_rows", shard_rows), "dtype": dtype}
+        if dtype not in shards.DTYPES or not isinstance(overwrite, bool):
+            raise ValueError(f"dtype must be one of {shards.DTYPES}, not {dtype!r}; overwrite True or False")
+        lacks = [n for n in ("name", "fingerprint", "dtype", "d_in", "encode") if not hasattr(encoder, n)]
+        if lacks:
+            raise TypeError(
+                f"a {type(encoder).__name__} is no Encoder (no {lacks[0]}): load_encoder makes one"
+            )
         fill_store(path, corpus, encoder, settings, batch_tokens, overwrite, progress)
         return cls(path)
 

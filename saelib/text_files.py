@@ -11,12 +11,16 @@ import gzip
 import json
 import zlib
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
+from unicodedata import normalize
 
 import pyarrow as pa
 from datasets import ClassLabel, Features
 from pyarrow import parquet
+
+from saelib.files import expanded
 
 
 def ending(path: Path) -> str:
@@ -33,14 +37,18 @@ def text_files(source: str | Path) -> list[Path]:
     """
     if not str(source).strip():
         raise ValueError("the name of the corpus is empty")
-    path = Path(source).expanduser()
+    path = expanded(source)
     known = ", ".join(READERS)
     try:
         is_file, is_folder = path.is_file(), path.is_dir()
     except OSError:  # a name too long for any file
         is_file = is_folder = False
     if is_folder:
-        files = sorted(file for file in path.iterdir() if ending(file) in READERS and file.is_file())
+        files = sorted(
+            file
+            for file in path.iterdir()
+            if ending(file) in READERS and not file.name.startswith(".") and file.is_file()
+        )
         if len({ending(file) for file in files}) != 1:
             raise ValueError(f"the folder {path} must hold files of one kind of {known}; name one file")
         return files
@@ -71,12 +79,16 @@ def read_rows(path: Path, text: str, columns: Iterable[str]) -> Iterator[dict]:
         raise ValueError(f"{path} is damaged, or not what its name says: {str(error)[:200]}") from error
 
 
-def check_column(text: str, columns: Iterable[str], where: object) -> None:
-    """Raise ValueError where the column of texts is missing."""
-    names = [str(name) for name in columns]
+def check_column(text: str, columns: Iterable[str], where: object, wanted: Iterable[str] = ()) -> None:
+    """Raise ValueError where the column of texts is missing, or one that is `wanted` is there twice."""
+    names = list(columns)
     if text not in names:
         more = f" and {len(names) - 20} more" if len(names) > 20 else ""
-        raise ValueError(f"no column {text!r} in {where}; it has {names[:20]}{more}: pass text_column=")
+        shown = [str(name) for name in names[:20]]
+        raise ValueError(f"no column {text!r} in {where}; it has {shown}{more}: pass text_column=")
+    for name in wanted:
+        if names.count(name) > 1:
+            raise ValueError(f"{where} has {names.count(name)} columns {name!r}: rename all but one")
 
 
 def _open(path: Path) -> IO[str]:
@@ -89,12 +101,10 @@ def _csv(path: Path, text: str, columns: Iterable[str], dialect: str = "excel") 
     with _open(path) as file:
         reader, line = csv.reader(file, dialect, strict=True), 1
         try:
-            header = next(reader, [])
+            asked = {_plain(name): name for name in columns}  # whatever spaces and accents are made of
+            header = [asked.get(_plain(name), name) for name in next(filter(None, reader), [])]
             if header:
-                check_column(text, header, path)
-            for name in columns:
-                if header.count(name) > 1:
-                    raise ValueError(f"{path} has {header.count(name)} columns {name!r}: rename all but one")
+                check_column(text, header, path, columns)
             line = reader.line_num + 1
             for fields in reader:
                 if fields and len(fields) != len(header):
@@ -109,6 +119,10 @@ def _csv(path: Path, text: str, columns: Iterable[str], dialect: str = "excel") 
             raise ValueError(f"{path}, line {line}: {error}") from error
 
 
+def _plain(name: object) -> str:
+    return normalize("NFC", str(name)).strip()
+
+
 def _tsv(path: Path, text: str, columns: Iterable[str]) -> Iterator[dict]:
     return _csv(path, text, columns, "excel-tab")
 
@@ -118,7 +132,7 @@ def _json(path: Path, text: str, columns: Iterable[str]) -> Iterator[dict]:
         line = file.readline()
         while line and not line.strip():
             line = file.readline()
-        whole = line.lstrip().startswith("[")  # one array; else one value a line
+        whole = line.lstrip().startswith("[") or line.strip() == "{"  # one value; else one a line
         pieces = [line + file.read()] if whole else _chain(line, file)
         for number, piece in enumerate(pieces, start=1):
             if not piece.strip():
@@ -127,7 +141,7 @@ def _json(path: Path, text: str, columns: Iterable[str]) -> Iterator[dict]:
                 values = json.loads(piece)
             except (ValueError, RecursionError) as error:
                 raise ValueError(f"{path}, line {number}: {error}") from error
-            for value in values if whole else [values]:
+            for value in values if whole and isinstance(values, list) else [values]:
                 yield value if isinstance(value, dict) else {text: value}
 
 
@@ -139,6 +153,8 @@ def _chain(line: str, file: IO[str]) -> Iterator[str]:
 def _txt(path: Path, text: str, columns: Iterable[str]) -> Iterator[dict]:
     with _open(path) as file:
         for line in file:
+            if "\0" in line:
+                raise ValueError(f"{path} holds NUL characters, as UTF-16 does: save it as UTF-8")
             yield {text: line.rstrip("\r\n")}
 
 
@@ -149,15 +165,22 @@ def _parquet(path: Path, text: str, columns: Iterable[str]) -> Iterator[dict]:
         check_column(text, schema.names, path)
         found = [name for name in columns if name in schema.names]
         kept = pa.schema([schema.field(name) for name in found], schema.metadata)
-        yield from arrow_rows(file.iter_batches(4096, columns=found), Features.from_arrow_schema(kept))
+        features = {}
+        with suppress(Exception):  # a type that `datasets` does not know, damaged metadata: no class labels
+            features = Features.from_arrow_schema(kept)
+        yield from arrow_rows(file.iter_batches(4096, columns=found), features)
 
 
-def arrow_rows(batches: Iterable[pa.RecordBatch | pa.Table], features: Features) -> Iterator[dict]:
+def arrow_rows(batches: Iterable[pa.RecordBatch | pa.Table], features: dict) -> Iterator[dict]:
     """Rows of Arrow tables as dicts; class labels give their names."""
+    return with_class_names((row for batch in batches for row in batch.to_pylist()), features)
+
+
+def with_class_names(rows: Iterable[dict], features: dict) -> Iterator[dict]:
+    """The rows, class labels as their names."""
     labels = {name: kind for name, kind in features.items() if isinstance(kind, ClassLabel)}
-    for batch in batches:
-        for row in batch.to_pylist():
-            yield row | {name: class_name(kind, row[name]) for name, kind in labels.items()}
+    for row in rows:
+        yield row | {name: class_name(kind, row[name]) for name, kind in labels.items()}
 
 
 def class_name(label: ClassLabel, value: int | None) -> str | None:

@@ -91,8 +91,8 @@ class TrainConfig:
             checked[name] = number(name, getattr(self, name), most=1, zero=True)
         if self.target_l0 is not None:
             checked["target_l0"] = number("target_l0", self.target_l0)
-        if self.warmup + self.decay > 1:
-            raise ValueError(f"warmup + decay must be at most 1, not {self.warmup + self.decay}")
+        if checked["warmup"] + checked["decay"] > 1:
+            raise ValueError(f"warmup + decay must be at most 1, not {checked['warmup'] + checked['decay']}")
         for name, value in checked.items():  # numpy's numbers become Python's, which JSON knows
             object.__setattr__(self, name, value)
 

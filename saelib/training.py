@@ -62,10 +62,10 @@ def train(
         stop_after: stop at this step, as an interrupt would (the checkpoint is written).
 
     Raises:
-        ValueError: d_in differs from the data's, too few embeddings, NaN among them.
+        ValueError: d_in differs from the data's, too few embeddings, NaN among them or the SAE's weights.
         CheckpointError: the checkpoint is of another run, or damaged (a ValueError too).
         InUseError: another process trains with this checkpoint.
-        FloatingPointError: the loss became NaN.
+        FloatingPointError: the loss or the FVU became NaN.
         KeyboardInterrupt: says what is kept.
     """
     every, last = whole("checkpoint_every", checkpoint_every), config.steps
@@ -101,8 +101,9 @@ def train_many(
         configs: one for all, or one each; steps, batch_size, buffer_rows, seed and eval_every must agree.
 
     Raises:
-        ValueError: no SAE, configurations that disagree, and whatever `train` raises.
+        ValueError: no SAE, one of them twice, configurations that disagree, and whatever `train` raises.
     """
+    saes = list(saes)
     configs = [configs] * len(saes) if isinstance(configs, TrainConfig) else configs
     if not saes or len(configs) != len(saes):
         raise ValueError(
@@ -113,6 +114,8 @@ def train_many(
         found = {getattr(c, name) for c in configs}
         if len(found) > 1:
             raise ValueError(f"SAEs that train together must have one {name}, not {sorted(found)}")
+    if len({id(sae) for sae in saes}) < len(saes):
+        raise ValueError("one SAE stands twice in the list: make one for each run")
     embeddings = prepare(saes, data, configs[0], held_out, rows, device)
     trainers = [Trainer(sae, c, embeddings.device) for sae, c in zip(saes, configs, strict=True)]
     return _run(trainers, embeddings, progress, configs[0].steps)
@@ -153,6 +156,9 @@ def _run(
                 kept = f"step {saved} is kept in {checkpoint.folder}; the same call goes on from there"
             raise KeyboardInterrupt(f"stopped at step {trainers[0].state['step']}: {kept}") from None
         seconds = time.perf_counter() - began
+        for t in trainers:  # a run that stops early calibrates what it gives back, and not its checkpoint
+            if t.state["step"] < t.config.steps and t.learner.calibrate_anytime:
+                t.sae.calibrate(embeddings.calibration, t.target)
         return [
             TrainResult(
                 t.sae.eval(), pd.DataFrame(t.state["history"]), evaluate(t.sae, embeddings.held_out), seconds
@@ -204,8 +210,10 @@ def suggest_size(n_texts: int, d_in: int = 384) -> tuple[int, int]:
     features with a trusted name explain (`tests/benchmarks/sizes.py`, k 4) the best size was 64 for 1,000
     texts (0.085) and 128 for 3,000 (0.203); for 10,000 texts it is flat: 0.289, 0.295, 0.313, 0.302 for 128,
     256, 512, 1024. For a d_in other than 384, and beyond 60,000 texts, this is an extrapolation.
+
+    Raises:
+        ValueError: what are no whole numbers of at least 1.
     """
-    if n_texts < 1:
-        raise ValueError(f"n_texts must be positive, not {n_texts}")
+    n_texts, d_in = whole("n_texts", n_texts), whole("d_in", d_in)
     d_sae = 2 ** round(2 * math.log10(max(n_texts, 10)) + 0.25)
     return int(min(max(d_sae, 16), 8 * d_in)), 4 if n_texts < 16_000 else 8

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import NamedTuple
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor
 
 from saelib.files import digest
-from saelib.sae import SAE, check_embeddings
+from saelib.sae import SAE, as_embeddings, check_embeddings, check_weights
 from saelib.shards import checksum
 from saelib.store import EmbeddingStore, batch_plan, row_numbers
 from saelib.trainer import TrainConfig
@@ -31,26 +30,17 @@ class TrainingData(NamedTuple):
     device: torch.device
 
 
-def as_embeddings(x: object, what: str) -> Tensor:
-    """Embeddings (n, d) as a tensor, whatever holds them; raises ValueError for what is none."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # a read-only array is only read
-            found = x.detach() if isinstance(x, Tensor) else torch.as_tensor(np.asarray(x))
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{what} must be embeddings (n, d_in), not a {type(x).__name__}: {error}") from None
-    if found.ndim != 2 or found.is_complex() or found.is_sparse:
-        raise ValueError(
-            f"{what} must be embeddings (n, d_in), not {found.dtype} of shape {tuple(found.shape)}"
-        )
-    return found
-
-
 def prepare(
     saes: list[SAE], data: EmbeddingStore | Tensor, config: TrainConfig, held_out: Tensor | None,
     rows: np.ndarray | None, device: str | torch.device | None,
 ) -> TrainingData:  # fmt: skip
     """The arguments of `train`, checked, as what a run trains on."""
+    for sae in saes:
+        if not isinstance(sae, SAE):
+            raise ValueError(f"a {type(sae).__name__} is no SAE: make_sae makes one")
+        if not all(p.requires_grad and p.dtype == torch.float32 for p in sae.parameters()):
+            raise ValueError("only float32 weights with gradients can learn: sae.float().requires_grad_()")
+        check_weights(sae.state_dict())
     is_store = isinstance(data, EmbeddingStore)
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     generator = np.random.default_rng(config.seed)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,7 +49,7 @@ class Tutorial:
     def store(self, encoder: Encoder | None = None) -> EmbeddingStore:
         """The wiki-vital store of this preset: opened when it is there, extracted when not."""
         path = self.data / "stores" / f"wiki-vital-{self.preset}"
-        with self._turn(path.name):
+        with self._turn(path):
             try:
                 return EmbeddingStore(path, encoder=encoder)
             except (FileNotFoundError, ValueError):
@@ -61,7 +62,7 @@ class Tutorial:
         folder = self.data / "saes" / (name or f"{architecture}-{self.preset}")
         sae = make_sae(architecture, store.d_in, d_sae, k, self.seed)
         config = TrainConfig(steps=self.steps, target_l0=k, seed=self.seed)
-        with self._turn(folder.name):
+        with self._turn(folder):
             try:
                 result = train(sae, store, config, checkpoint=folder, device=self.device, progress=False)
             except CheckpointError:  # left by an earlier version of the tutorial, whose settings were others
@@ -71,10 +72,16 @@ class Tutorial:
             result.sae.save(folder, encoder=store.manifest["fingerprint"])
         return result
 
-    def _turn(self, name: str) -> FileLock:
+    def _turn(self, wanted: Path) -> AbstractContextManager:
         """Two notebooks at once: the second waits, then opens what the first has made."""
-        self.data.mkdir(exist_ok=True)
-        return FileLock(self.data / f".{name}.lock", is_singleton=True)  # `train` may ask twice
+        try:
+            self.data.mkdir(exist_ok=True)
+            lock = FileLock(self.data / f".{wanted.name}.lock", is_singleton=True)  # `train` may ask twice
+            return lock.acquire()
+        except OSError:  # a folder that is only read needs no turn
+            if not wanted.exists():
+                raise
+            return nullcontext()
 
 
 def start(seed: int = 0, verbose: bool = True) -> Tutorial:

@@ -1,11 +1,13 @@
 """Views of the sparse table of activations, against brute force."""
 
 import numpy as np
+import pandas as pd
 import pytest
+import torch
 from scipy import sparse
 from synthetic import gaussian
 
-from saelib.activations import activation_table, co_activation, read_texts
+from saelib.activations import activation_table, co_activation, feature_stats, read_texts
 from saelib.sae import make_sae
 from saelib.store import EmbeddingStore
 
@@ -53,3 +55,16 @@ def test_a_large_corpus_is_sampled_and_says_so(tmp_path, words, rows, capsys):
     for _ in range(2):
         assert store.read_frame(some).text.tolist() == [rows[i]["text"] for i in some]
         store.frame  # noqa: B018
+
+
+def test_embeddings_in_any_form_and_domains_with_gaps():
+    x, sae = gaussian(70, 16), make_sae("topk", 16, 32, 4)
+    table = activation_table(sae, x.numpy())
+    for form in (x, x.double().numpy(), pd.DataFrame(x.numpy()), x.tolist()):
+        assert (activation_table(sae, form) != table).nnz == 0
+    x[5, 5] = torch.nan
+    for wrong, said in ((lambda: activation_table(sae, x), "NaN"), (lambda: activation_table(sae, x[:4], batch_size=0), "batch_size"), (lambda: feature_stats(table, ["a"]), "1 domains for 70")):  # fmt: skip
+        with pytest.raises(ValueError, match=said):
+            wrong()
+    gaps, whole = [None, np.nan, "b", 7] * 17 + ["b"] * 2, ["all", "all", "b", "7"] * 17 + ["b"] * 2
+    assert feature_stats(table, gaps).equals(feature_stats(table, whole))

@@ -4,8 +4,10 @@ import gzip
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from datasets import ClassLabel, Dataset, Features, Value
+from pyarrow import parquet
 
 from saelib.corpus import load_corpus, split_sentences
 
@@ -149,3 +151,57 @@ def test_halves_of_characters_are_replaced_and_markup_is_said(capsys):
     assert list(corpus["text"])[0] == "half \ufffd emoji"
     printed = capsys.readouterr().out
     assert "1 of 2 texts with half a character" in printed and "1 of 2 texts with HTML" in printed
+
+
+def test_class_labels_have_names_wherever_they_stand():
+    kinds = Features({"text": Value("string"), "label": ClassLabel(names=["Sports", "World"])})
+    labelled = Dataset.from_dict({"text": ["a", "b", "c"], "label": [0, 1, -1]}, features=kinds)
+    for streaming in (False, True):
+        found = load_corpus(labelled.to_iterable_dataset(), domain_column="label", streaming=streaming)
+        assert [row["domain"] for row in found] == ["Sports", "World", "all"]
+
+
+def test_a_stream_of_files_means_the_same_later(tmp_path, monkeypatch):
+    written(tmp_path / "a" / "x.jsonl", '{"body": "right"}\n')
+    monkeypatch.chdir(tmp_path / "a")
+    stream = load_corpus("x.jsonl", text_column="body", streaming=True)
+    wrong = load_corpus("x.jsonl", streaming=True)
+    monkeypatch.chdir(tmp_path)
+    assert [row["text"] for row in stream] == ["right"]
+    with pytest.raises(Exception) as error:
+        list(wrong)
+    assert "no column 'text'" in f"{error.value} {error.value.__cause__}"
+
+
+def test_files_as_people_leave_them(tmp_path):
+    for name, content in {
+        "spaces.csv": " caf\u00e9 , kind\nright,k\n", "accents.csv": "cafe\u0301,kind\nright,k\n",
+        "blank.csv": "\n\ncaf\u00e9,kind\nright,k\n", "pretty.json": '{\n "caf\u00e9": "right",\n "kind": "k"\n}\n',
+    }.items():  # fmt: skip
+        for asked in ("caf\u00e9", "cafe\u0301") if name != "pretty.json" else ("caf\u00e9",):
+            found = load_corpus(written(tmp_path / name, content), text_column=asked, domain_column="kind")
+            assert found.to_list() == [{"text": "right", "domain": "k"}], name
+    written(tmp_path / "f" / "a.txt", "right\n")
+    written(tmp_path / "f" / "._a.txt", b"\0\5\x16\7Mac OS X")
+    assert list(load_corpus(tmp_path / "f")["text"]) == ["right"]
+    with pytest.raises(ValueError, match="NUL.*UTF-16.*save it as UTF-8"):
+        load_corpus(written(tmp_path / "u.txt", "hello world\n".encode("utf-16-le")))
+    with pytest.raises(FileNotFoundError, match="no user's home"):
+        load_corpus("~no_such_user/x.csv")
+
+
+def test_columns_of_tables_as_they_come(tmp_path):
+    frame = pd.DataFrame([["right", np.array([1, 2])]])
+    assert load_corpus(frame, text_column=0, domain_column=1).to_list() == [
+        {"text": "right", "domain": "[1 2]"}
+    ]
+    with pytest.raises(ValueError, match="2 columns 'text'"):
+        load_corpus(pd.DataFrame([["a", "b"]], columns=["text", "text"]))
+    for wrong in ({"text_column": ["text"]}, {"text_column": None}, {"domain_column": True}, {"limit": 2.5}):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            load_corpus(["a b"], **wrong)
+    maps = pa.array([[("a", 1)]], pa.map_(pa.string(), pa.int64()))
+    for metadata, domain in ((None, maps), ({"huggingface": "{"}, ["k"])):
+        table = pa.table({"text": ["right"], "domain": domain}).replace_schema_metadata(metadata)
+        parquet.write_table(table, tmp_path / "x.parquet")
+        assert list(load_corpus(tmp_path / "x.parquet")["text"]) == ["right"]

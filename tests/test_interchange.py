@@ -174,3 +174,35 @@ def test_vectors_that_do_not_fit(tmp_path):
             store_from_vectors(tmp_path / "s", given, vectors, encoder_name="theirs")
     with pytest.raises(FileNotFoundError):
         EmbeddingStore(tmp_path / "s")
+
+
+@pytest.mark.parametrize(
+    ("kind", "change", "said"),
+    [
+        ("topk", {"b_enc": torch.zeros(1)}, "b_enc is"),
+        ("jumprelu", {"threshold": torch.ones(1)}, "threshold is"),
+        ("topk", {"threshold": torch.ones(20)}, r"has not: \['threshold'\]"),
+        ("sparsify", {"encoder.bias": torch.zeros(1)}, "b_enc is"),
+        ("sparsify", {"input_mean": torch.zeros(1)}, "input_mean is"),
+    ],
+)
+def test_one_number_is_not_taken_for_a_row(kind, change, said, tmp_path):
+    if kind == "sparsify":
+        write_sparsify(trained("topk")[0], tmp_path)
+    else:
+        write_saelens(trained(kind)[0], tmp_path)
+    file = next(tmp_path.glob("*.safetensors"))
+    save_file(load_file(file) | change, file)
+    with pytest.raises(ValueError, match=said):
+        read_foreign(tmp_path)
+
+
+def test_settings_and_tables_that_are_none(tmp_path):
+    changed(write_saelens(trained("topk")[0], tmp_path), apply_b_dec_to_input="false")
+    with pytest.raises(ValueError, match="must be true or false"):
+        read_foreign(tmp_path)
+    for given, said in ((["a b"] * 9, "not a list"), (pd.DataFrame({"text": ["a b", "c d"], "v": [[1.0], None]}), "row 1 has no vector")):  # fmt: skip
+        with pytest.raises(ValueError, match=said):
+            store_from_vectors(tmp_path / "s", given, "v", encoder_name="theirs")
+    x = gaussian(3, 4).bfloat16().requires_grad_()
+    assert len(store_from_vectors(tmp_path / "t", ["a b", "c d", "e f"], x, encoder_name="theirs")) == 3

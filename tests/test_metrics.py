@@ -1,12 +1,13 @@
 """Metrics by hand and by brute force."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from synthetic import gaussian
 
 from saelib.metrics import evaluate, match_features, mean_max_cosine, neighbour_recall, probe_accuracy
-from saelib.sae import VanillaSAE
+from saelib.sae import VanillaSAE, make_sae
 
 
 def test_evaluate_by_hand():
@@ -62,3 +63,25 @@ def test_features_are_matched_one_to_one():
     by_hand = [c[0] @ b[i] + (c[1] / c[1].norm()) @ b[1 - i] for i in (0, 1)]
     assert both.cosine.sum() == pytest.approx(float(max(by_hand)), abs=1e-6)
     assert mean_max_cosine(b, c) > both.cosine.mean()
+
+
+def test_embeddings_come_in_any_form_and_are_numbers():
+    x, sae = gaussian(60, 8), make_sae("topk", 8, 16, 2)
+    for form in (x.numpy(), x.double(), pd.DataFrame(x.numpy()), x.tolist()):
+        assert evaluate(sae, form) == evaluate(sae, x)
+        assert neighbour_recall(form, x, 5) == 1 and (match_features(form, x).match == range(60)).all()
+    holed = x.clone()
+    holed[3, 3] = torch.nan
+    for call in (evaluate, lambda _, y: neighbour_recall(x, y), lambda _, y: match_features(x, y)):
+        with pytest.raises(ValueError, match="NaN"):
+            call(sae, holed)
+    for wrong in (
+        lambda: neighbour_recall(x, x[:9], 5),
+        lambda: neighbour_recall(x, x, 0),
+        lambda: evaluate(sae, x, 0),
+    ):
+        with pytest.raises(ValueError, match=r"not of these|k must|batch_size must"):
+            wrong()
+    sae.W_dec.data[0, 0] = torch.nan
+    with pytest.raises(FloatingPointError):
+        evaluate(sae, x)

@@ -70,7 +70,7 @@ def test_what_is_wrong_is_one_sentence(table, tmp_path, capsys):
         ([str(few)], "20 texts are too few"),
         ([str(table), "--text-column", "reviews"], "no column 'reviews'"),
         ([str(tmp_path / "none.csv")], "no corpus file"),
-        ([str(few), "--language", "klingon", "--limit", "0"], "limit must be positive"),
+        ([str(few), "--language", "klingon", "--limit", "0"], "limit must be at least 1, not 0"),
     ):
         assert main([*arguments, "--out", str(tmp_path / "r")]) == 2
         found = capsys.readouterr().err

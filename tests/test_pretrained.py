@@ -4,8 +4,10 @@ import shutil
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
 import pytest
 import torch
+from pyarrow import parquet
 
 import saelib as sl
 from saelib import pretrained
@@ -100,3 +102,29 @@ def test_the_shipped_one_opens_and_is_small():
     assert repr(found.sae) in card and "CC BY-SA 4.0" in card
     x = found.sae.mean + torch.randn(20, found.sae.d_in, generator=torch.Generator().manual_seed(0)) * 0.05
     assert (found.sae.encode(x) > 0).sum(1).max() <= found.sae.k
+
+
+def test_names_belong_to_weights(saved, tmp_path):
+    sae, names, folder = saved
+    shutil.copytree(folder, tmp_path / "other")
+    other = sl.make_sae("batchtopk", 6, 5, 2, seed=4)
+    other.save(tmp_path / "other", encoder="e")  # as if killed before the names
+    with pytest.raises(ValueError, match="of another SAE: save both"):
+        sl.from_pretrained(tmp_path / "other")
+    signed = parquet.read_schema(folder / "names.parquet").metadata
+    parquet.write_table(
+        pa.Table.from_pandas(names.iloc[::-1]).replace_schema_metadata(signed), folder / "names.parquet"
+    )
+    with pytest.raises(ValueError, match="is damaged, or of another SAE"):
+        sl.from_pretrained(folder)
+    names.to_parquet(folder / "names.parquet")  # as it was before there was a digest
+    same(sl.from_pretrained(folder), sae, names)
+
+
+def test_what_cannot_be_written_leaves_what_is_there(saved):
+    sae, names, folder = saved
+    other = sl.make_sae("batchtopk", 6, 5, 2, seed=4)
+    for bad in ({"names": names.assign(terms=[[1], "a"])}, {"card": "\ud83d"}):
+        with pytest.raises((ValueError, pa.ArrowException)):
+            sl.save_pretrained(other, folder=folder, **{"names": names} | bad)
+        same(sl.from_pretrained(folder), sae, names)

@@ -176,3 +176,29 @@ def test_bad_input_is_named():
         make_sae("gated", 8, 16, 2)
     with pytest.raises(ValueError, match=r"\(n, 8\).*another encoder"):
         VanillaSAE(8, 16).encode(torch.zeros(3, 9))
+
+
+def test_a_good_sae_is_not_overwritten_by_a_broken_one(tmp_path):
+    TopKSAE(16, 40, 5).save(tmp_path)
+    broken = TopKSAE(16, 40, 5)
+    broken.b_dec.data[0] = torch.inf
+    with pytest.raises(ValueError, match="NaN or infinity"):
+        broken.save(tmp_path)
+    load_sae(tmp_path)
+    (tmp_path / "cfg.json").write_text("of another SAE")  # what a kill between the two files leaves
+    TopKSAE(16, 40, 5).save(tmp_path)
+    assert json.loads((tmp_path / "cfg.json").read_text())["k"] == 5
+
+
+def test_an_sae_that_cannot_be_checked_says_so(tmp_path):
+    sae = TopKSAE(16, 40, 5)
+    sae.save(tmp_path)
+    save_file({k: v.contiguous() for k, v in sae.state_dict().items()}, tmp_path / "sae.safetensors")
+    with pytest.warns(UserWarning, match="cannot be checked: save it again"):
+        load_sae(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["topk", "batchtopk", "jumprelu"])
+def test_a_target_over_half_of_the_features_is_announced(name):
+    with pytest.warns(UserWarning, match="k is 21 of d_sae 40: where k is over half"):
+        make_sae(name, 16, 40, 21).start(gaussian(), None)

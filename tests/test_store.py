@@ -235,6 +235,9 @@ def test_a_killed_overwrite_goes_on(tmp_path, rows, words):
         (lambda x: np.hstack([x, x]), "float32 of shape"),
         (lambda x: x.astype(int), "int64 of shape"),
         (lambda x: x * 1e6, "values beyond float16"),
+        (lambda x: x * 1e-9, "values beyond float16"),
+        (lambda x: x * 3e-7, "values beyond float16"),
+        (lambda x: np.where(np.arange(len(x))[:, None] == 3, 0, x), "a zero vector for 'text number 3"),
         (lambda x: np.where(x > 0.3, np.nan, x), "NaN or infinity"),
     ],
 )
@@ -418,3 +421,68 @@ def test_a_corpus_that_does_not_fit_on_the_disk_is_refused(tmp_path, rows, words
     monkeypatch.setattr("saelib.shards.bytes_per_text", lambda *_: 10**9)
     EmbeddingStore.extract(tmp_path / "b", rows, words, shard_rows=128)
     assert "about 700.0 GB" in capsys.readouterr().out
+
+
+def test_texts_are_read_by_the_same_rows_as_embeddings(tmp_path, rows, words):
+    mask = np.arange(700) % 7 == 2
+    for _ in range(2):  # of a frame that is in memory, and of one that is not
+        store = extract(tmp_path, rows, words)
+        if _:
+            store.frame  # noqa: B018
+        for form in (mask, list(mask), np.flatnonzero(mask), range(2, 700, 7), slice(2, None, 7)):
+            assert list(store.read_frame(form).text) == [row["text"] for row in rows[2::7]]
+        assert len(store.read_frame(None)) == 700
+        assert list(store.read_frame([]).columns) == ["text", "domain"] and not len(store.read_frame([]))
+        for bad, kind in ((-1, IndexError), (700, IndexError), (1.5, ValueError)):
+            with pytest.raises(kind):
+                store.read_frame([bad])
+
+
+def test_titles_of_any_kind_keep_articles_together(tmp_path, words):
+    article = np.arange(200) // 4
+    kinds = {
+        "numbers": lambda i: int(article[i]),
+        "floats": lambda i: float(article[i]),
+        "spaces": lambda i: f"a{article[i]}" + " " * (i % 2),
+        "accents": lambda i: ("\u00e9", "e\u0301")[i % 2] + str(article[i]),
+    }
+    for kind, title in kinds.items():
+        corpus = [{"text": f"t {i}", "title": title(i), "domain": "e\u0301 "} for i in range(200)]
+        store = extract(tmp_path / kind, corpus, words)
+        train, test = store.split()
+        assert not set(article[train]) & set(article[test]), kind
+        assert set(store.frame.domain) == {"\u00e9"}
+
+
+def test_a_split_without_one_side_is_refused_and_a_large_group_is_said(tmp_path, rows, words):
+    store = extract(tmp_path / "a", rows, words)
+    for share in (1e-6, 1 - 1e-6):
+        with pytest.raises(ValueError, match="leaves a side empty"):
+            store.split(share)
+    one = [row | {"title": f"t{max(0, i - 670)}"} for i, row in enumerate(rows)]
+    store = extract(tmp_path / "b", one, words)
+    with pytest.warns(UserWarning, match="are held out"):
+        for seed in range(20):
+            store.split(seed=seed)
+
+
+def test_an_encoder_whose_arrays_lie_by_columns(tmp_path, rows, words):
+    class Columns(type(words)):
+        def encode(self, texts, batch_tokens=None, progress=False):
+            return np.asfortranarray(super().encode(texts).astype(np.float16))
+
+    assert extract(tmp_path / "a", rows, Columns()).manifest == extract(tmp_path / "b", rows, words).manifest
+
+
+def test_what_is_no_encoder_or_no_number_is_named(tmp_path, rows, words):
+    for bad in (len, None, "all-MiniLM-L6-v2"):
+        with pytest.raises(TypeError, match="is no Encoder.*load_encoder"):
+            extract(tmp_path, rows, bad)
+    words.d_in, words.name = np.int64(48), tmp_path
+    store = extract(tmp_path / "a", rows, words)
+    for settings in ({"skip": -1}, {"skip": 1.5}, {"batch_size": True}, {"buffer_rows": "9"}):
+        with pytest.raises(ValueError, match=next(iter(settings))):
+            next(store.batches(**{"batch_size": 32} | settings))
+    for settings in ({"overwrite": "no"}, {"shard_rows": 2.5}, {"shard_rows": True}):
+        with pytest.raises(ValueError, match=next(iter(settings))):
+            extract(tmp_path / "b", rows, words, **settings)

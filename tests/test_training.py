@@ -391,3 +391,53 @@ def test_numbers_are_checked_where_they_come_in():
     with pytest.raises(ValueError, match="batch_size 301"):
         train(TopKSAE(8, 16, 2), x, replace(config, batch_size=301), progress=False)
     assert train(make_sae("vanilla", 8, 16, 2), x, replace(config, steps=60), progress=False).final.l0 < 3
+
+
+def test_what_cannot_learn_or_is_not_finite_is_refused():
+    x, config = gaussian(300, 8), TrainConfig(steps=4, batch_size=32)
+    run = lambda sae, **k: train(sae, x, config, **{"progress": False} | k)
+    broken = TopKSAE(8, 16, 2)
+    broken.W_enc.data[0, 0] = torch.nan
+    frozen = TopKSAE(8, 16, 2).requires_grad_(False)
+    for sae, said in (
+        (broken, "NaN or infinity"), (frozen, "requires_grad_"), (TopKSAE(8, 16, 2).half(), "float32"), ("topk", "a str is no SAE"),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=said):
+            run(sae)
+    for held_out in (x * 1e20, x * 1e-30, x[:1] + torch.tensor([[0.0], [1e-7]]) * 0.1):
+        with pytest.raises(ValueError, match="vary by|all equal"):
+            run(TopKSAE(8, 16, 2), held_out=held_out)
+    with pytest.raises(FloatingPointError):
+        train(TopKSAE(8, 16, 2), x, replace(config, lr=1e30), stop_after=3, progress=False)
+    with pytest.raises(ValueError, match="twice in the list"):
+        train_many([TopKSAE(8, 16, 2)] * 2, x, config, progress=False)
+
+
+def test_a_run_that_stops_early_gives_back_its_target():
+    x, config = planted(2000)[0], TrainConfig(steps=40, batch_size=128, eval_every=40)
+    for name in ("batchtopk", "jumprelu"):
+        found = train(make_sae(name, 32, 64, 4), x, config, stop_after=15, progress=False)
+        assert found.final.l0 == pytest.approx(4, rel=0.15)
+
+
+def test_more_forms_of_embeddings_and_numbers():
+    x, config = (
+        gaussian(300, 8),
+        TrainConfig(steps=5, batch_size=32, lr=torch.tensor(0.5), clip=np.array(0.5)),
+    )
+    assert (config.lr, config.clip) == (0.5, 0.5)
+    run = lambda data: train(TopKSAE(8, 16, 2), data, config, progress=False).sae.W_dec
+    for form in (
+        x.flip(0).numpy()[::-1], pd.DataFrame(x.numpy()).astype("Float32"), x.numpy().astype(">f4"), x.numpy().astype(object),
+    ):  # fmt: skip
+        assert torch.equal(run(form), run(x))
+    for bad in (x.to("meta"), x.to_sparse_csr(), np.full((9, 2), "a"), pd.DataFrame({"a": [pd.NA, 1]})):
+        with pytest.raises(ValueError, match="must be embeddings"):
+            run(bad)
+    for name in ("lr", "clip", "warmup", "target_l0"):
+        for bad in (True, np.True_, "0.5"):
+            with pytest.raises(ValueError, match=name):
+                TrainConfig(**{name: bad})
+    for bad in ((0,), ("9",), (True,), (1.5,), (9, 0)):
+        with pytest.raises(ValueError, match="n_texts|d_in"):
+            suggest_size(*bad)

@@ -39,6 +39,7 @@ def test_what_is_finished_is_only_read(tmp_path, rows, words, monkeypatch):
 
     monkeypatch.setattr("saelib.files.open", read_only, raising=False)
     monkeypatch.setattr("saelib.files.FileLock", read_only)
+    monkeypatch.setattr("saelib.tutorial.FileLock", read_only)
     assert torch.equal(tutorial.train("topk", store).sae.W_dec, first.sae.W_dec)
     sl.EmbeddingStore.extract(tmp_path / "store", rows * 2, words, progress=False)
     with pytest.raises(PermissionError):
