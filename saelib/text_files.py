@@ -153,8 +153,8 @@ def _chain(line: str, file: IO[str]) -> Iterator[str]:
 def _txt(path: Path, text: str, columns: Iterable[str]) -> Iterator[dict]:
     with _open(path) as file:
         for line in file:
-            if "\0" in line:
-                raise ValueError(f"{path} holds NUL characters, as UTF-16 does: save it as UTF-8")
+            if 3 * line.count("\0") > len(line):
+                raise ValueError(f"{path} is full of NUL characters, as UTF-16 is: save it as UTF-8")
             yield {text: line.rstrip("\r\n")}
 
 
