@@ -153,7 +153,7 @@ def _chain(line: str, file: IO[str]) -> Iterator[str]:
 def _txt(path: Path, text: str, columns: Iterable[str]) -> Iterator[dict]:
     with _open(path) as file:
         for line in file:
-            if 3 * line.count("\0") > len(line):
+            if line.count("\0") > max(4, len(line) / 3):
                 raise ValueError(f"{path} is full of NUL characters, as UTF-16 is: save it as UTF-8")
             yield {text: line.rstrip("\r\n")}
 
