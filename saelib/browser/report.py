@@ -24,6 +24,7 @@ from saelib.browser.render import HIDDEN, clean, render, script, style
 from saelib.browser.view import FeatureView
 
 IN_PART = 48  # pages of features that are compressed together
+REACH = 200  # rows of the table that are drawn; more as one scrolls
 PATIENCE = 3500  # texts to embed so that words are marked in a page: ten to thirty seconds on two cores
 
 
@@ -53,7 +54,7 @@ def page(
     kind = view.names["kind"].reindex(features).fillna("") if "kind" in view.names else [""] * len(features)
     data = {
         "map": feature_data(view), "first": first_shown(view, features),
-        "part": {k: i // IN_PART for i, k in enumerate(keys)},
+        "reach": REACH, "part": {k: i // IN_PART for i, k in enumerate(keys)},
         "families": [(i, clean(name, 60)) for i, name in view.family_menu],
         "rows": {
             "id": [int(f) for f in features], "label": [clean(view.labels[f], 200).lower() for f in features],
@@ -69,7 +70,7 @@ def page(
     content = render(
         "page.html", css=Markup(style("style.css", "page.css")), code=Markup(code), data=data, packed=packed,
         code_hash=base64.b64encode(hashlib.sha256(code.encode()).digest()).decode(), view=view,
-        live=int((view.stats.n_texts > 0).sum()), table=cards.feature_rows(view, features, notes=known),
+        live=int((view.stats.n_texts > 0).sum()), table=cards.feature_rows(view, features, notes=known, reach=REACH),
     )  # fmt: skip
     return str(content)
 

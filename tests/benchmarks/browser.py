@@ -5,7 +5,7 @@ Run: python tests/benchmarks/browser.py                   3,072 features × 36,0
      python tests/benchmarks/browser.py --encoder          with the real encoder, on data/sae and the wiki-vital sentences:
                                                            words of a text of 200 marked, a page with marked words written
 Prints seconds of `make_view` and the peak memory of the process, milliseconds from a selection to the card (31 of them;
-in Chromium: to the frame that shows it), seconds to the first paint, size of the page.
+in Chromium: to the frame that shows it), seconds to the first paint, size of the page and how soon it shows its first card.
 """
 
 import argparse
@@ -61,10 +61,30 @@ def in_python(size: str) -> None:
     if names["d_sae"] > 4096:  # a page is for fewer
         return
     began = time.perf_counter()
-    content = page(names["view"], mark=0)
+    content = page(names["view"], mark=0).encode("utf-8", "replace")
     print(
-        f"page of {names['d_sae']:,} features: {len(content.encode('utf-8', 'replace')) / 1e6:.1f} MB in {time.perf_counter() - began:.1f} s"
+        f"page of {names['d_sae']:,} features: {len(content) / 1e6:.1f} MB in {time.perf_counter() - began:.1f} s"
     )
+    (Path(folder) / "browser.html").write_bytes(content)
+    painted = statistics.median(openings(Path(folder) / "browser.html"))
+    print(f"opened in Chromium, its first card stands there after {painted / 1000:.2f} s")
+
+
+def openings(file: Path, times: int = 3) -> list[float]:
+    """Milliseconds from opening the written page in a new tab to its first card."""
+    import test_in_chromium as walk
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as p:
+        browser = p.chromium.launch(executable_path=walk.CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        browser.new_page().goto("about:blank")
+
+        def once(_: int) -> None:
+            tab = browser.new_page(viewport={"width": 1366, "height": 768})
+            tab.goto(file.as_uri(), wait_until="commit")
+            tab.wait_for_selector("#card h3")
+
+        return milliseconds(once, range(times))
 
 
 def in_chromium(size: str) -> None:

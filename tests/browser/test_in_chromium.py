@@ -621,6 +621,32 @@ def test_after_a_reload_the_map_is_there_and_a_lost_kernel_is_said(page):
     shot(page, "23-no-kernel")
 
 
+def test_a_long_table_is_drawn_as_far_as_one_scrolls(chromium, tmp_path, view, monkeypatch):  # noqa: F811
+    """Rows of thousands of features would keep the first card waiting for seconds."""
+    from saelib.browser import report
+
+    monkeypatch.setattr(report, "REACH", 8)
+    (tmp_path / "long.html").write_text(report.page(view, mark=0), encoding="utf-8")
+    page = chromium.new_page(viewport={"width": 1366, "height": 640})
+    page.set_default_timeout(PATIENCE)
+    page.goto((tmp_path / "long.html").as_uri())
+    page.wait_for_selector("#card h3")
+    every = page.locator("nav tbody tr").evaluate_all("e => e.map(r => +r.dataset.f)")
+    seen = "() => [...document.querySelectorAll('nav tbody tr:not([hidden])')].map(r => +r.dataset.f)"
+    assert (
+        page.evaluate(seen) == every[:8] and f"{len(every)} features" in page.locator("#count").inner_text()
+    )
+    page.evaluate("nav.scrollTop = nav.scrollHeight")
+    page.wait_for_function(f"({seen})().length > 8")
+    page.locator("nav [data-sort=id]").click()  # begins anew
+    assert page.evaluate(seen)[:8] == sorted(every)[:8]
+    far = sorted(every)[20]
+    page.goto((tmp_path / "long.html").as_uri() + f"#feature={far}")  # what is chosen is drawn
+    page.locator(f"#card .eye:text-is('Feature {far}')").wait_for()
+    assert far in page.evaluate(seen)
+    page.close()
+
+
 def test_the_page_needs_no_kernel_and_no_network(chromium, tmp_path, family_view):  # noqa: F811
     """Search, filters, sorting, links, history, the list and the report in print; at all widths, light and dark."""
     from saelib.browser.report import page as static

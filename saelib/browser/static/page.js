@@ -2,8 +2,8 @@
    Every page was rendered and escaped when this file was written; here it is only unpacked. */
 const $ = id => document.getElementById(id), data = JSON.parse($("data").textContent), rows = data.rows;
 const body = document.querySelector("nav tbody"), trs = [...body.querySelectorAll("tr[data-f]")], place = new Map(rows.id.map((f, i) => [f, i]));
-const unpacked = new Map(), listed = new Map();
-let chosen = null, sort = "density", down = true;
+const unpacked = new Map(), listed = new Map(), nav = body.closest("nav");
+let chosen = null, sort = "density", down = true, sequence = rows.id.map((_, i) => i), kept = [], reach = data.reach;
 
 const unpack = async key => {
   const i = data.part[key];
@@ -33,7 +33,9 @@ const show = async () => {
   if (chosen !== null && place.has(chosen)) trs[place.get(chosen)].classList.remove("on");
   chosen = /^\d+$/.test(key) ? +key : null;
   if (place.has(chosen)) {
-    const tr = trs[place.get(chosen)], nav = tr.closest("nav"), at = tr.offsetTop - nav.scrollTop;
+    const rank = kept.indexOf(place.get(chosen));
+    if (rank >= reach) draw(rank + 50);
+    const tr = trs[place.get(chosen)], at = tr.offsetTop - nav.scrollTop;
     tr.classList.add("on");
     if (at < 30 || at > nav.clientHeight - 44) nav.scrollTop = tr.offsetTop - nav.clientHeight / 2;
   }
@@ -50,25 +52,33 @@ const starts = word => {
   return new RegExp(`(?<!\\w)(?:${plain(word)}${word.length > 3 ? "" : "(?!\\w)"}|${plain(stem.length > 2 ? stem : word)}(?:y|ies|i|s|es)?(?!\\w))`);
 };
 const filter = () => {
-  const words = $("search").value.toLowerCase().split(/\s+/).filter(Boolean).map(starts), found = [];
+  const words = $("search").value.toLowerCase().split(/\s+/).filter(Boolean).map(starts);
   const all = !words.length && !$("domain").value && !$("kind").value && !$("family").value && +$("trust").value === 0 && +$("density").value === 1 && !fence;
   const most = 10 ** ((1 - $("density").value) * -5) + 1e-9;
-  trs.forEach((tr, i) => {
-    const kept = all || words.every(w => w.test(rows.words[i])) && (!$("domain").value || rows.domain[i] === $("domain").value)
+  kept = sequence.filter(i =>
+    all || words.every(w => w.test(rows.words[i])) && (!$("domain").value || rows.domain[i] === $("domain").value)
       && (!$("kind").value || rows.kind[i] === $("kind").value)
       && (!$("family").value || rows.families[i].includes(+$("family").value)) && (+$("trust").value === 0 || rows.trust[i] >= +$("trust").value)
-      && rows.density[i] <= most && (!fence || fence.has(rows.id[i]));
-    tr.hidden = !kept;
-    if (kept) found.push(rows.id[i]);
-  });
-  map.found(all ? null : found);
-  $("count").textContent = `${found.length.toLocaleString("en")} features` + (most < 1 ? `, density up to ${(100 * most).toPrecision(2)}%` : "");
+      && rows.density[i] <= most && (!fence || fence.has(rows.id[i])));
+  draw(data.reach);
+  map.found(all ? null : kept.map(i => rows.id[i]));
+  $("count").textContent = `${kept.length.toLocaleString("en")} features` + (most < 1 ? `, density up to ${(100 * most).toPrecision(2)}%` : "");
 };
+const draw = n => {  // so many rows of the table: all of thousands would take seconds
+  reach = n;
+  const drawn = new Set(kept.slice(0, n));
+  trs.forEach((tr, i) => { tr.hidden = !drawn.has(i); });
+};
+nav.addEventListener("scroll", () => {
+  if (reach < kept.length && nav.scrollTop + nav.clientHeight > nav.scrollHeight - 600) draw(reach + data.reach);
+});
 const order = name => {
   down = name === sort ? !down : !["id", "label"].includes(name);
   sort = name;
-  const key = rows[name], at = rows.id.map((_, i) => i).sort((a, b) => (key[a] < key[b] ? -1 : key[a] > key[b] ? 1 : 0) * (down ? -1 : 1) || a - b);
-  body.append(...at.map(i => trs[i]));
+  const key = rows[name];
+  sequence = rows.id.map((_, i) => i).sort((a, b) => (key[a] < key[b] ? -1 : key[a] > key[b] ? 1 : 0) * (down ? -1 : 1) || a - b);
+  body.append(...sequence.map(i => trs[i]));
+  filter();
   document.querySelectorAll("nav [data-sort]").forEach(b => {
     b.textContent = b.textContent.replace(/ [▾▴]$/, "") + (b.dataset.sort === sort ? (down ? " ▾" : " ▴") : "");
   });
