@@ -123,7 +123,7 @@ def test_a_list_of_stop_words_is_used_where_there_is_one(monkeypatch):
     module.StopWordError, module.get_stop_words = KeyError, lambda name: {"german": ["oder"]}[name]
     monkeypatch.setitem(sys.modules, "stop_words", module)
     assert "oder" in language_for("german", ["a"]).stop_words
-    assert language_for("sesotho", ["a"]).stop_words == frozenset()
+    assert language_for("yiddish", ["a"]).stop_words == frozenset()
     monkeypatch.setitem(sys.modules, "stop_words", None)  # not installed
     assert "oder" not in language_for("german", ["a"]).stop_words
 
