@@ -15,7 +15,20 @@ from IPython.display import HTML, display
 from markupsafe import Markup
 
 from saelib.browser import cards, panels
-from saelib.browser.controls import WIDE, WRAPPED, Links, Pager, State, Tabs, auto, classed, labelled, tabs
+from saelib.browser.controls import (
+    AUTO,
+    WIDE,
+    WRAPPED,
+    Links,
+    Pager,
+    State,
+    Tabs,
+    button,
+    classed,
+    html,
+    labelled,
+    tabs,
+)
 from saelib.browser.lookup import SORTS, Keep, find, first_shown, similarity, word_hits
 from saelib.browser.maps import TextMap, feature_map
 from saelib.browser.notes import Notes
@@ -47,12 +60,12 @@ class Browser:
         self.body = classed(
             w.Box([left, right], layout=w.Layout(flex_flow="row wrap", width="100%")), "sae-body"
         )
-        self.error, self.busy, self.chosen = w.HTML(layout=WIDE), classed(w.HTML(), "sae-busy"), w.HTML()
+        self.error, self.busy, self.chosen = html(layout=WIDE), classed(html(), "sae-busy"), html()
         css = w.HTML(f"<style>{style()}</style>", layout=w.Layout(margin="0", height="0"))
         live = int((view.stats.n_texts > 0).sum())
-        about = w.HTML(box(render("about.html", view=view, live=live)), layout=WIDE)
+        about = html(box(render("about.html", view=view, live=live)), WIDE)
         gone = box(Markup('<div class="gone">The kernel is gone: run the cell again to go on.</div>'))
-        top = [css, self.chosen, self.links, about, w.HTML(gone), tools, filters, self.tabs.titles]
+        top = [css, self.chosen, self.links, about, html(gone), tools, filters, self.tabs.titles]
         parts = [*top, self.error, self.body, self.busy]
         self.widget = classed(w.VBox(parts), "sae-browser")
         state = self.state
@@ -71,9 +84,9 @@ class Browser:
         where = "a name, or a word of texts"
         self.search = w.Text(placeholder=where, **labelled("260px", description="search"))
         no_encoder = self.view.encoder is None
-        self.meaning = w.Checkbox(description="by meaning", indent=False, disabled=no_encoder, layout=auto())
+        self.meaning = w.Checkbox(description="by meaning", indent=False, disabled=no_encoder, layout=AUTO)
         self.more = w.ToggleButton(
-            description="filters", tooltip="by domain, kind, trust, density", layout=auto()
+            description="filters", tooltip="by domain, kind, trust, density", layout=AUTO
         )
         self.number = w.Text(continuous_update=False, **labelled("130px", description="feature id"))
         steps = {
@@ -83,9 +96,7 @@ class Browser:
             "next": ("next feature of the list", lambda: self._move(1)),
             "random": ("any feature of the list", lambda: self._move(None)),
         }
-        self.buttons = {
-            n: w.Button(description=n, tooltip=tip, layout=auto()) for n, (tip, _) in steps.items()
-        }
+        self.buttons = {n: button(n, tip) for n, (tip, _) in steps.items()}
         for name, (_, act) in steps.items():
             self.buttons[name].on_click(lambda _, act=act: act())
         self.number.observe(self._type_number, "value")
@@ -110,8 +121,8 @@ class Browser:
         low = float(np.floor(density.min(initial=0) * 10) / 10)
         self.trust = w.FloatRangeSlider(min=0, max=1, value=(0, 1), step=0.05, readout_format=".2f")
         self.density = w.FloatRangeSlider(min=low, max=0, value=(low, 0), step=0.1, readout_format=".1f")
-        self.dead = w.Checkbox(description="dead ones too", indent=False, layout=auto())
-        self.noted = w.Checkbox(description="with a note", indent=False, layout=auto())
+        self.dead = w.Checkbox(description="dead ones too", indent=False, layout=AUTO)
+        self.noted = w.Checkbox(description="with a note", indent=False, layout=AUTO)
         brushes = [
             self._brush(view.trust_name, view.trusts[live].to_numpy(), self.trust),
             self._brush("density (log10)", density, self.density),
@@ -131,7 +142,7 @@ class Browser:
         counts, _ = np.histogram(values[~np.isnan(values)], bins=30, range=(slider.min, slider.max))
         slider.description, slider.layout.width, slider.style.description_width = "", "240px", "0"
         bars = (np.sqrt(counts / max(counts.max(), 1))).tolist()
-        return w.VBox([w.HTML(box(render("brush.html", title=title, bars=bars))), slider])
+        return w.VBox([html(box(render("brush.html", title=title, bars=bars))), slider])
 
     def _make_tabs(self) -> Tabs:
         view, state = self.view, self.state
@@ -144,8 +155,8 @@ class Browser:
             "Two domains": lambda: [panels.domains_page(view, state)],
             "Export": lambda: [panels.export_page(view, state, self.notes)],
         }
-        self.list, self.pager = w.HTML(layout=WIDE), Pager("features", PER_PAGE, self._show_list)
-        self.count = w.HTML()
+        self.list, self.pager = html(layout=WIDE), Pager("features", PER_PAGE, self._show_list)
+        self.count = html()
         return Tabs(makers, state)
 
     def _features_page(self) -> list[w.Widget]:
@@ -161,7 +172,7 @@ class Browser:
 
     def _make_right(self) -> w.VBox:
         view, state = self.view, self.state
-        self.card, self.text = w.HTML(layout=WIDE), TextPane(view, state)
+        self.card, self.text = html(layout=WIDE), TextPane(view, state)
         self.examples, self.neighbours = ExamplesPane(view, state), NeighboursPane(view, state)
         self.note = NotePane(state, self.notes)
         self.note.field.observe(lambda _: self._show_list(), "value")

@@ -11,13 +11,20 @@ import traitlets
 
 from saelib.browser.render import script
 
-WIDE = w.Layout(width="100%")
+# shared by all that look so: every model of its own is a message to the page before it is drawn
+WIDE, AUTO = w.Layout(width="100%"), w.Layout(width="auto")
+PLAIN, BUTTON = w.HTML().style, w.ButtonStyle()
 WRAPPED = {"flex_flow": "row wrap", "align_items": "center"}
 
 
-def auto(**more: str) -> w.Layout:
-    """A layout as wide as what it holds."""
-    return w.Layout(width="auto", **more)
+def html(value: str = "", layout: w.Layout = AUTO) -> w.HTML:
+    """HTML as wide as what it holds, or WIDE."""
+    return w.HTML(value, layout=layout, style=PLAIN)
+
+
+def button(description: str, tooltip: str) -> w.Button:
+    """A button as wide as its words."""
+    return w.Button(description=description, tooltip=tooltip, layout=AUTO, style=BUTTON)
 
 
 def labelled(width: str, **settings: object) -> dict:
@@ -103,9 +110,9 @@ class Pager(w.HBox):
     """Back, forward, and where one is. `turn` is called after `page` has changed."""
 
     def __init__(self, what: str, size: int, turn: Callable[[], None]) -> None:
-        self.size, self.page, self.total, self.text = size, 0, 0, w.HTML()
-        self.back = w.Button(description="‹ back", tooltip=f"previous page of {what}", layout=auto())
-        self.forward = w.Button(description="more ›", tooltip=f"next page of {what}", layout=auto())
+        self.size, self.page, self.total, self.text = size, 0, 0, html()
+        self.back = button("‹ back", f"previous page of {what}")
+        self.forward = button("more ›", f"next page of {what}")
         super().__init__([self.back, self.forward, self.text], layout=w.Layout(align_items="center"))
         self.add_class("sae-line")
 

@@ -9,7 +9,7 @@ import ipywidgets as w
 from markupsafe import Markup
 
 from saelib.browser import cards, compare
-from saelib.browser.controls import WIDE, Pager, State, auto, labelled
+from saelib.browser.controls import WIDE, Pager, State, button, html, labelled
 from saelib.browser.lookup import texts_with
 from saelib.browser.notes import Notes
 from saelib.browser.render import box, clean, error
@@ -28,8 +28,8 @@ class Form(w.VBox):
         self, state: State, fields: list[w.Widget], label: str, answer: Callable[..., Markup]
     ) -> None:
         self.state, self.fields, self.answer = state, fields, answer
-        self.button = w.Button(description=label, layout=auto(min_width="150px"))
-        self.wrong, self.out = w.HTML(layout=WIDE), w.HTML(layout=WIDE)
+        self.button = button(label, "")
+        self.wrong, self.out = html(layout=WIDE), html(layout=WIDE)
         rows = w.Box(fields, layout=w.Layout(flex_flow="row wrap", width="100%"))
         super().__init__([rows, w.HBox([self.button]), self.wrong, self.out])
         self.button.on_click(self._run)
@@ -101,7 +101,7 @@ class TextsList(w.VBox):
             w.Text(placeholder=p, continuous_update=False, **labelled("235px", description=d))
             for p, d in (("the selected one", "texts with feature"), ("any", "and feature"))
         ]
-        self.rows, self.pager = w.HTML(layout=WIDE), Pager("texts", 8, self.draw)
+        self.rows, self.pager = html(layout=WIDE), Pager("texts", 8, self.draw)
         for field in self.fields:
             field.observe(self.show, "value")
         super().__init__([w.HBox(self.fields), self.rows, self.pager])

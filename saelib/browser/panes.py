@@ -6,7 +6,7 @@ from __future__ import annotations
 import ipywidgets as w
 
 from saelib.browser import cards
-from saelib.browser.controls import WIDE, WRAPPED, Pager, State, auto, classed
+from saelib.browser.controls import AUTO, WIDE, WRAPPED, Pager, State, button, classed, html
 from saelib.browser.lookup import BANDS, band_texts
 from saelib.browser.notes import Notes
 from saelib.browser.render import box, dim
@@ -25,9 +25,9 @@ class ExamplesPane(w.VBox):
         self.bands = classed(w.ToggleButtons(**choices), "sae-bands")
         self.bands.style.button_width = "auto"
         why = "mark the words that carry the activation: each is left out in turn"
-        off = {"disabled": view.encoder is None, "layout": auto()}
+        off = {"disabled": view.encoder is None, "layout": AUTO}
         self.highlight = w.ToggleButton(description="highlight words", tooltip=why, **off)
-        self.rows = w.HTML(layout=WIDE)
+        self.rows = html(layout=WIDE)
         self.pager = Pager("examples", EXAMPLES, self.draw)
         self.bands.observe(self.show, "value")
         self.highlight.observe(self.draw, "value")
@@ -108,8 +108,8 @@ class NotePane(w.VBox):
         self.state, self.notes, self.feature = state, notes, state.feature
         size = w.Layout(width="98%", height="110px")
         self.field = w.Textarea(placeholder="your note on this feature", continuous_update=False, layout=size)
-        self.save = w.Button(description="save note", tooltip="save the note to a JSON file next to the SAE")
-        self.saved = w.HTML()
+        self.save = button("save note", "save the note to a JSON file next to the SAE")
+        self.saved = html()
         self.field.observe(self._keep, "value")
         self.save.on_click(self._keep)
         super().__init__([self.field, w.HBox([self.save, self.saved])])
