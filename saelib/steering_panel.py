@@ -46,7 +46,10 @@ class SteeredSearch:
         families: dict[str, list[int]] | None = None, n: int = 10,
     ) -> None:  # fmt: skip
         self.sae, self.texts, self.encode, self.names, self.n = sae, texts, encode, names, n
-        self.families, self.typical = families or {}, steering.typical(texts.table)
+        self.families, typical = families or {}, steering.typical(texts.table)
+        self.typical = np.where(
+            typical > 0, typical, np.ones_like(typical)
+        )  # 1 where no text has the feature
         self.by_feature = texts.table.tocsc()
         self.ask("")
 
@@ -116,7 +119,7 @@ class SteeringPanel:
         self.search.ask(self.query.value)
         self.sliders = {}
         for feature, act in self.search.now.items():
-            self.dial(feature, act / max(float(self.search.typical[feature]), 1e-9))
+            self.dial(feature, act / float(self.search.typical[feature]))
         self.update()
 
     def dial(self, feature: int, strength: float) -> None:
@@ -139,8 +142,12 @@ class SteeringPanel:
         members = self.search.families.get(self.family.value, [])
         levels = steering.family_levels(self.search.now, members, 1.5, self.search.typical)
         for feature, level in levels.items():
+            strength = level / float(self.search.typical[feature])
             if feature not in self.sliders:
-                self.dial(feature, level / max(float(self.search.typical[feature]), 1e-9))
+                self.dial(feature, strength)
+            elif (slider := self.sliders[feature]).value < strength:
+                slider.max = max(slider.max, strength)
+                slider.value = strength
         self.update()
 
     def update(self, _: object = None) -> None:
