@@ -28,7 +28,7 @@ from saelib.text_files import with_class_names as named
 
 SENTENCE_END = re.compile(r"(?<=[a-z0-9\)\"'’][.!?])\s+(?=[A-Z\"“(])")
 SURROGATE = re.compile("[\ud800-\udfff]")
-SOFT = re.compile("[\u00ad\ufeff\u200b]")  # inside words: hyphens that are not seen, no width
+SOFT = re.compile(r"[\u00ad\ufeff\u200b]|(?<=\w)\u2060(?=\w)")  # not seen, and no part of a word
 BREAK = re.compile("(?<=[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff])\u200b+")  # Thai to Khmer: ends words
 MARKUP = re.compile(r"</?[a-z][^<>]*>|&(?:[a-z]+|#\d+);", re.IGNORECASE)
 HUB_ID = re.compile(r"(?=.{1,96}$)[\w.-]+(/[\w.-]+)?")

@@ -229,7 +229,7 @@ class EmbeddingCache:
             vectors = np.asarray(self.encode(new))
             if vectors.ndim != 2 or len(vectors) != len(new) or not np.isfinite(vectors).all():
                 raise ValueError(
-                    f"the encoder gave {vectors.shape} for {len(new)} strings, or NaN: give (n, d), all finite"
+                    f"the encoder gave {vectors.shape} for {len(new)} strings, or NaN: give (n, d), finite"
                 )
             self.table = vectors if self.table is None else np.vstack([self.table, vectors])
             self.place.update({s: len(self.place) + i for i, s in enumerate(new)})

@@ -54,8 +54,10 @@ class SteeredSearch:
         self.ask("")
 
     def ask(self, query: str) -> None:
-        """Take up a query: its embedding and features, every level as it is."""
-        self.x = self.encode([query.strip() or "."])[0]
+        """Take up a query: its embedding and features, every level as it is. One that the encoder gives no
+        vector for is the mean of the texts."""
+        x = np.nan_to_num(self.encode([query.strip() or "."])[0])
+        self.x = x if x.any() else self.texts.embeddings.mean(0)
         self.now = steering.query_features(self.sae, self.x)
         self.plain = steering.search(self.texts.embeddings, self.x, self.n)
 

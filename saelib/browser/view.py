@@ -26,6 +26,7 @@ from saelib.browser import atlas
 from saelib.browser.render import environment
 from saelib.corpus import mended
 from saelib.encoder import Encoder
+from saelib.families import MEMBERS
 from saelib.files import resolved
 from saelib.naming.lexicon import check_terms
 from saelib.naming.pipeline import as_shown, flags
@@ -102,7 +103,7 @@ class FeatureView:
             label = names["label"]
             if "shown" in names:
                 label = label.where(flags(names["shown"]), "unnamed")
-        label = label.fillna("").astype(str).replace("", "unnamed").map(mended)
+        label = label.fillna("").astype(str).replace("", "unnamed")
         dead = self.stats.n_texts.reindex(every) == 0
         return label.reindex(every).fillna("(no label)").mask(dead, "(dead)").tolist()
 
@@ -285,11 +286,12 @@ def make_view(
         raise ValueError(f"{len(groups)} groups for {n} texts: give one for each")
     if families is not None and not families["feature"].between(0, sae.d_sae - 1).all():
         raise ValueError(f"families have features beyond {sae.d_sae - 1}: find them in this SAE's table")
-    if families is not None and not {"family", "parent", "depth", "weight"} <= set(families):
-        raise ValueError(f"families are what find_families returns, not a frame of {list(families)}")
+    for frame, columns in ((families, MEMBERS), (family_names, ["label", "shown"])):
+        if frame is not None and not set(columns) <= set(frame):
+            raise ValueError(f"families and their names are frames with {columns}, as they are found")
     called = None
     if family_names is not None:
-        called = family_names["label"].where(flags(family_names["shown"]), "unnamed")
+        called = family_names.label.where(flags(family_names.shown), "unnamed")
     given = [None] * n if texts.domains is None else texts.domains
     domains = np.array([mended("" if pd.isna(d) else str(d)) or "(none)" for d in given], dtype=object)
     near, near_cosine = atlas.nearest_rows(sae.W_dec.detach().cpu(), min(10, sae.d_sae - 1))
@@ -320,7 +322,8 @@ def _checked(names: pd.DataFrame, d_sae: int) -> pd.DataFrame:
         check_terms(names.terms)
     if "shown" in names:
         flags(names["shown"])
-    return names.set_axis(pd.Index(index.astype(int), name="feature"))
+    whole = names["label"].map(lambda label: mended(label) if isinstance(label, str) else label)
+    return names.assign(label=whole).set_axis(pd.Index(index.astype(int), name="feature"))
 
 
 def _provenance(sae: SAE, n_texts: int, encoder: Encoder | None, corpus: str) -> dict[str, str]:
