@@ -20,6 +20,7 @@ from saelib.browser.report import export
 from saelib.browser.view import make_view
 from saelib.corpus import load_corpus
 from saelib.encoder import PACKAGED, EmbeddingCache, load_encoder
+from saelib.files import InUseError
 from saelib.naming.language import language_for
 from saelib.naming.pipeline import as_shown, name_features
 from saelib.sae import make_sae
@@ -32,9 +33,12 @@ def tokenizer(name: str) -> Callable[[str], list[str]]:
     """The function that a name like "jieba:lcut" stands for."""
     module, _, function = name.partition(":")
     try:
-        return getattr(import_module(module), function)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise argparse.ArgumentTypeError(f"{name!r} is no MODULE:FUNCTION that can be imported") from error
+        found = getattr(import_module(module), function)
+    except (ImportError, AttributeError, ValueError):
+        found = None
+    if not callable(found):
+        raise argparse.ArgumentTypeError(f"{name!r} is no MODULE:FUNCTION that can be imported")
+    return found
 
 
 def parser() -> argparse.ArgumentParser:
@@ -86,7 +90,7 @@ def main(arguments: list[str] | None = None) -> int:
     args = parser().parse_args(arguments)
     try:
         print(f"open {report(args)}")
-    except (ValueError, TypeError, OSError, ModuleNotFoundError) as error:
+    except (ValueError, TypeError, OSError, ModuleNotFoundError, InUseError) as error:
         print(f"saelib: {error}", file=sys.stderr)
         return 2
     return 0

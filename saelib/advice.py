@@ -71,6 +71,8 @@ def _language(texts: list[str], language: str) -> tuple[str, str]:
 
 def _length(texts: list[str], encoder: Encoder) -> tuple[str, str]:
     """Tokens of at most 2,000 texts, evenly."""
+    if not callable(getattr(getattr(encoder, "model", None), "tokenizer", None)):
+        return "not known: this encoder does not count tokens", ""
     some, limit = texts[:: len(texts) // 2000 + 1], encoder.model.max_seq_length
     tokens = pd.Series([len(ids) for ids in encoder.model.tokenizer(some, truncation=False)["input_ids"]])
     found = f"{tokens.median():.0f} tokens in the middle, {tokens.max():,} at most; the encoder reads {limit}"

@@ -118,7 +118,7 @@ def domain_contrast(
     Args:
         acts: activations, (n, d_sae). domains: of each text, (n,). first, second: two of them. groups: the
             article (or author) of each text, (n,): texts of one group are not independent, and intervals
-            widen by the design effect.
+            widen by the design effect; a text with None, NaN or "" is a group of its own.
 
     Returns:
         index feature (those active in either), by falling `log_odds`: `share_first`, `share_second`,
@@ -126,8 +126,11 @@ def domain_contrast(
         interval at 1 − level), and `q`: the test's p after Benjamini and Hochberg (1995) over all rows.
 
     Raises:
-        ValueError: no text has the domain.
+        ValueError: no text has the domain, or not each has a domain and a group.
     """
+    for what, given in (("domains", domains), ("groups", groups)):
+        if given is not None and len(given) != acts.shape[0]:
+            raise ValueError(f"{len(given)} {what} for {acts.shape[0]} texts: give one for each")
     sides = []
     for name in (first, second):
         rows = np.flatnonzero(np.asarray(domains) == name)
@@ -135,7 +138,7 @@ def domain_contrast(
             some = ", ".join(map(str, pd.unique(pd.Series(domains))[:20]))
             raise ValueError(f"no text has the domain {name!r}; there are {some}")
         on = (sparse.csr_matrix(acts)[rows] > 0).astype(np.float64)
-        sides.append(_log_odds(on, None if groups is None else np.asarray(groups)[rows]))
+        sides.append(_log_odds(on, None if groups is None else np.asarray(groups, dtype=object)[rows]))
     (count_a, share_a, odds_a, var_a), (count_b, share_b, odds_b, var_b) = sides
     odds, error = odds_a - odds_b, np.sqrt(var_a + var_b)
     frame = pd.DataFrame({"share_first": share_a, "share_second": share_b, "log_odds": odds})
@@ -153,8 +156,9 @@ def _log_odds(on: sparse.csr_matrix, groups: np.ndarray | None) -> tuple[np.ndar
     variance = 1 / (count + 0.5) + 1 / (n - count + 0.5)
     if groups is not None:
         # design effect: Σ_g (Σ_{i in g} y_i − share)², against n share (1 − share) for independent texts
-        codes, names = pd.factorize(groups)
-        member = sparse.csr_matrix((np.ones(n), (codes, np.arange(n))), (len(names), n))
+        codes, names = pd.factorize(np.where(groups == "", None, groups))
+        codes = np.where(codes < 0, len(names) + np.arange(n), codes)  # without one: a group of its own
+        member = sparse.csr_matrix((np.ones(n), (codes, np.arange(n))))
         size, sums = np.bincount(codes, minlength=len(names)), sparse.csr_matrix(member @ on)
         spread = np.asarray(sums.power(2).sum(0)).ravel() - 2 * share * (sums.T @ size)
         spread += share**2 * (size**2).sum()

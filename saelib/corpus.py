@@ -28,6 +28,8 @@ from saelib.text_files import with_class_names as named
 
 SENTENCE_END = re.compile(r"(?<=[a-z0-9\)\"'’][.!?])\s+(?=[A-Z\"“(])")
 SURROGATE = re.compile("[\ud800-\udfff]")
+SOFT = re.compile(r"[\u00ad\ufeff\u200b]|(?<=\w)\u2060(?=\w)")  # not seen, and no part of a word
+BREAK = re.compile("(?<=[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff])\u200b+")  # Thai to Khmer: ends words
 MARKUP = re.compile(r"</?[a-z][^<>]*>|&(?:[a-z]+|#\d+);", re.IGNORECASE)
 HUB_ID = re.compile(r"(?=.{1,96}$)[\w.-]+(/[\w.-]+)?")
 WIKI_VITAL = "wiki-vital"
@@ -85,7 +87,7 @@ def as_row(
     """A row of any source as `text`, `domain` ("all" where it has none) and, where it has one, `title`."""
     found = {"text": row.get(text), "domain": label_of(row.get(domain)) or "all"}
     if isinstance(found["text"], str):  # composed, so that a word is the same word whoever typed it
-        found["text"] = normalize("NFC", mended(found["text"]))
+        found["text"] = normalize("NFC", SOFT.sub("", BREAK.sub(" ", mended(found["text"]))))
     if not is_missing(row.get(title)):
         found["title"] = label_of(row[title])
     return found

@@ -226,7 +226,11 @@ class EmbeddingCache:
     def __call__(self, strings: list[str]) -> np.ndarray:
         new = [s for s in dict.fromkeys(strings) if s not in self.place]
         if new:
-            vectors = self.encode(new)
+            vectors = np.asarray(self.encode(new))
+            if vectors.ndim != 2 or len(vectors) != len(new) or not np.isfinite(vectors).all():
+                raise ValueError(
+                    f"the encoder gave {vectors.shape} for {len(new)} strings, or NaN: give (n, d), finite"
+                )
             self.table = vectors if self.table is None else np.vstack([self.table, vectors])
             self.place.update({s: len(self.place) + i for i, s in enumerate(new)})
         if self.table is None:

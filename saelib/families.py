@@ -159,7 +159,7 @@ def family_quality(table: sparse.csr_matrix, members: pd.DataFrame) -> pd.DataFr
     w = family_edges(table, 0.0, 1.0)
     w = (w + w.T).tocsr()
     rows = []
-    for _, group in members.groupby("family"):
+    for _, group in members.groupby("family", sort=False):
         features, others = group.feature.to_numpy(), np.ones(w.shape[0], bool)
         others[features] = False
         block = w[features][:, features].toarray()

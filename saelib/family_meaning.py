@@ -47,7 +47,7 @@ def absorption(
         One row per pair of a parent and a child: `parent`, `child`, `n` (the child's texts), `silent` (share
         of them without the parent), `absorbed` (share of them without the parent and about it), and
         `chance` (of all texts without the parent, the share about it, times `silent`: what `absorbed` would
-        be if the child's texts were any).
+        be if the child's texts were any). A parent without a text has no centre: NaN.
     """
     pairs = members[members.parent >= 0].drop_duplicates(["parent", "feature"])
     centre, csc, records = centres(rows, meaning), table.tocsc(), []
@@ -55,11 +55,11 @@ def absorption(
         on = np.zeros(table.shape[0], bool)
         on[csc.indices[csc.indptr[parent] : csc.indptr[parent + 1]]] = True
         cosine = meaning @ centre[parent]
-        about = cosine >= np.median(cosine[on])
+        about = cosine >= np.median(cosine[on]) if on.any() else np.full(len(on), np.nan)
         chance = about[~on].mean()
         for child in children:
             texts = csc.indices[csc.indptr[child] : csc.indptr[child + 1]]
             silent = ~on[texts]
-            absorbed = (silent & about[texts]).mean()
+            absorbed = (silent * about[texts]).mean()
             records.append((parent, child, len(texts), silent.mean(), absorbed, chance * silent.mean()))
     return pd.DataFrame(records, columns=["parent", "child", "n", "silent", "absorbed", "chance"])

@@ -22,7 +22,7 @@ def family_table(table: sparse.csr_matrix, members: pd.DataFrame) -> sparse.csr_
     """Activations of families, Σ over members of f_i / (mean active f_i): (n, d_sae) → (n, n_families)."""
     mean = feature_stats(table).mean_active.to_numpy()
     weight = 1 / np.maximum(mean[members.feature], 1e-9)
-    shape = (table.shape[1], int(members.family.max()) + 1)
+    shape = (table.shape[1], int(members.family.max()) + 1 if len(members) else 0)
     return (table @ sparse.csr_matrix((weight, (members.feature, members.family)), shape)).astype(np.float32)
 
 
@@ -40,8 +40,12 @@ def name_families(
     Returns:
         index family: `label`, `terms`, `trust`, `shown` (False: to be read as "unnamed"), `top_rows`.
     """
-    wide = train._replace(table=family_table(train.table, members))
-    roots = members.drop_duplicates("family").sort_values("family").feature.to_numpy()
+    if not len(members):
+        columns, index = ["label", "terms", "trust", "shown", "top_rows"], pd.Index([], name="family")
+        return pd.DataFrame(columns=columns, index=index).astype({"trust": float, "shown": bool})
+    wide, first = train._replace(table=family_table(train.table, members)), members.drop_duplicates("family")
+    roots = np.zeros(wide.table.shape[1], np.int64)  # families may be numbered with gaps
+    roots[first.family] = first.feature
     names = choose(sae, wide, vectors, independent, parents=roots, language=language).rename_axis("family")
     names["trust"] = trust(name_signals(names, wide, independent, language))
     return names.assign(shown=names.trust >= THRESHOLD, top_rows=top_rows(wide.table))

@@ -151,7 +151,8 @@ def read_tensor_file(path: Path) -> tuple[dict[str, Tensor], dict | None]:
 def kept(path: Path | None, shape: tuple[int, ...], make: Callable[[], np.ndarray]) -> np.ndarray:
     """A float32 array that is slow to make: read from `path` where it is whole there, else made and kept.
 
-    One changed bit, another shape, or no file: it is made anew. `path` None: it is not kept.
+    One changed bit, another shape, or no file: it is made anew. `path` None, or a folder that is only read:
+    it is not kept.
     """
     if path is not None:
         with suppress(ValueError, OSError):
@@ -160,8 +161,9 @@ def kept(path: Path | None, shape: tuple[int, ...], make: Callable[[], np.ndarra
                 return tensors["array"].numpy()
     made = np.ascontiguousarray(make(), dtype=np.float32)
     if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write(path, tensor_file({"array": torch.from_numpy(made)}, {}))
+        with suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write(path, tensor_file({"array": torch.from_numpy(made)}, {}))
     return made
 
 

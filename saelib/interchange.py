@@ -180,6 +180,8 @@ def _from_sparsify(cfg: dict, w: dict[str, Tensor]) -> SAE:
         raise _NotOursError("is of saelib's own kind: load_sae reads it")
     if "encoder.weight" not in w or "W_dec" not in w or kind != "topk":
         raise _NotOursError(f"is a {kind!r} of sparsify or latentsae, of which topk is read")
+    if cfg.get("transcode") or cfg.get("skip_connection"):
+        raise _NotOursError("is a transcoder: it writes something else than it reads")
     if extras := set(w) - {"encoder.weight", "encoder.bias", "W_dec", "b_dec", "input_mean"}:
         raise _NotOursError(f"has weights that TopK has not: {sorted(extras)}")
     d_sae, d_in = w["encoder.weight"].shape

@@ -29,9 +29,19 @@ plt.rcParams.update({
 })  # fmt: skip
 
 
+def plain(text: object) -> str:
+    """Any text as a figure may show it: "$" does not start TeX."""
+    return str(text).replace("$", r"\$")
+
+
 def wrapped(text: object, width: int) -> str:
-    """Any text as a figure may show it: in lines of at most `width` characters, "$" not starting TeX."""
-    return textwrap.fill(str(text).replace("$", r"\$"), width)
+    """The same in lines of at most `width` characters."""
+    return plain(textwrap.fill(str(text), width))
+
+
+def in_legend(label: str) -> str:
+    """A label for a legend, which leaves out what is empty or begins with "_"."""
+    return f" {label}" if label[:1] in ("", "_") else label
 
 
 def training_curves(history: pd.DataFrame, title: str, target_l0: float | None = None) -> plt.Figure:
@@ -46,7 +56,7 @@ def training_curves(history: pd.DataFrame, title: str, target_l0: float | None =
         if target_l0:
             axes[0, 1].axhline(target_l0, color="black", linestyle=":", label=f"target {target_l0:g}")
             axes[0, 1].legend()
-    figure.suptitle(title)
+    figure.suptitle(plain(title))
     return figure
 
 
@@ -61,12 +71,12 @@ def density_ecdf(density: np.ndarray | Mapping[str, np.ndarray], title: str) -> 
     figure, axis = plt.subplots()
     for name, values in curves.items():
         percent = 100 * np.asarray(values)
-        label = f"{name}: " if name else ""
+        label = in_legend(plain(f"{name}: ")) if name else ""
         axis.ecdf(percent[percent > 0], label=f"{label}{(percent == 0).sum()} of {len(percent)} never active")
     axis.set(xscale="log", xlabel="active on at most … % of the texts", ylabel="share of the live features")
     axis.xaxis.set_major_formatter(lambda value, _: f"{value:g}%")
     axis.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
-    axis.set_title(title)
+    axis.set_title(plain(title))
     axis.legend(frameon=False)
     return figure
 
@@ -79,8 +89,8 @@ def bars(values: pd.Series, xlabel: str, title: str) -> plt.Figure:
     figure, axis = plt.subplots(figsize=(7, 0.24 * lines + 0.1 * len(labels) + 0.9))
     axis.barh(range(len(ordered)), ordered.to_numpy())
     axis.set_yticks(range(len(ordered)), labels)
-    axis.set(xlabel=xlabel)
-    figure.suptitle(title)
+    axis.set(xlabel=plain(xlabel))
+    figure.suptitle(plain(title))
     return figure
 
 
@@ -129,7 +139,7 @@ def sentence_features(parts: dict[str, pd.DataFrame], n: int = 6, title: str = "
     )
     handles = [Line2D([], [], color=c, linewidth=7, label=m) for c, m in zip(BLUES, meanings, strict=True)]
     figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False, fontsize=8)
-    figure.suptitle(title or "What a sentence says, in named features")
+    figure.suptitle(plain(title) or "What a sentence says, in named features")
     return figure
 
 
@@ -146,12 +156,14 @@ def _shades(frame: pd.DataFrame) -> list[str]:
 def domain_map(xy: np.ndarray, domains: np.ndarray, title: str) -> plt.Figure:
     """Points (n, 2) by domain: each its own colour (beyond twelve its own pair of colour and marker)."""
     figure, axis = plt.subplots(figsize=(7.5, 4.2))
+    given = [None] * len(xy) if domains is None else domains
+    domains = np.array(["(none)" if pd.isna(name) else str(name) for name in given], dtype=object)
     for i, name in enumerate(sorted(set(domains))):
-        here = np.asarray(domains) == name
+        here = domains == name
         style = {"color": CATEGORIES[i % len(CATEGORIES)], "marker": MARKERS[i % len(MARKERS)]}
-        axis.scatter(*xy[here].T, s=7, label=wrapped(name, 32), alpha=0.6, linewidths=0, **style)
+        axis.scatter(*xy[here].T, s=7, label=in_legend(wrapped(name, 32)), alpha=0.6, linewidths=0, **style)
     axis.legend(markerscale=2.5, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
-    axis.set(xlabel="component 1", ylabel="component 2", title=title)
+    axis.set(xlabel="component 1", ylabel="component 2", title=plain(title))
     return figure
 
 
@@ -187,8 +199,8 @@ def sankey(
     for (s, label), y in zip(nodes, foot + height / 2, strict=True):
         side = {"ha": "right", "x": s - 0.05} if s == 0 else {"ha": "left", "x": s + 0.05}
         axis.text(y=y, s=wrapped(label, 40), va="center", fontsize=8, **side)
-    axis.set(xlim=(-0.6, len(stages) - 0.4), yticks=[], title=title, xlabel="features of the SAE")
-    axis.set_xticks(range(len(stages)), stages)
+    axis.set(xlim=(-0.6, len(stages) - 0.4), yticks=[], title=plain(title), xlabel="features of the SAE")
+    axis.set_xticks(range(len(stages)), [plain(stage) for stage in stages])
     axis.spines["left"].set_visible(False)
     axis.invert_yaxis()
     return figure

@@ -23,6 +23,7 @@ import pandas as pd
 import torch
 from scipy import sparse
 
+from saelib.checks import number, whole
 from saelib.sae import SAE
 
 
@@ -47,6 +48,14 @@ class Edited(NamedTuple):
     length: float
 
 
+def _query(x: np.ndarray, d_in: int) -> np.ndarray:
+    """One embedding (d_in,) that points somewhere, or a ValueError."""
+    x = np.asarray(x)
+    if x.shape != (d_in,) or not np.isfinite(x).all() or not x.any():
+        raise ValueError(f"a query is one embedding ({d_in},), finite and not zero")
+    return x
+
+
 @torch.no_grad()
 def query_features(sae: SAE, x: np.ndarray) -> pd.Series:
     """A query's active features, strongest first: index feature, values f_i; x (d_in,)."""
@@ -63,14 +72,16 @@ def edit(sae: SAE, x: np.ndarray, levels: Mapping[int, float]) -> Edited:
         x: (d_in,) unit. levels: feature → f'_i; 0 turns it off. A feature not named stays as it is.
 
     Raises:
-        ValueError: a feature that the SAE does not have, or a level that is not a finite number ≥ 0.
+        ValueError: a feature that the SAE does not have, a level that is not a finite number ≥ 0, or a query
+        that is zero or NaN.
     """
-    features = np.fromiter(levels.keys(), dtype=np.int64, count=len(levels))
-    wanted = np.fromiter(levels.values(), dtype=np.float64, count=len(levels))
-    if len(features) and not (0 <= features.min() and features.max() < sae.d_sae):
-        raise ValueError(f"features are numbered 0 to {sae.d_sae - 1}, not {features.tolist()}")
-    if not (np.isfinite(wanted) & (wanted >= 0)).all():
-        raise ValueError(f"an activation is a finite number of at least 0, not {wanted.tolist()}")
+    x = _query(x, sae.d_in)
+    features = np.array(
+        [whole(f"a feature (0 to {sae.d_sae - 1})", f, 0, sae.d_sae - 1) for f in levels], dtype=np.int64
+    )
+    wanted = np.array(
+        [number("an activation (at least 0)", v, zero=True) for v in levels.values()], dtype=np.float64
+    )
     now = query_features(sae, x)
     change = wanted - now.reindex(features, fill_value=0.0).to_numpy(np.float64)
     d = sae.W_dec[torch.from_numpy(features).to(sae.W_dec.device)].cpu().numpy() / float(sae.scale)
@@ -80,8 +91,14 @@ def edit(sae: SAE, x: np.ndarray, levels: Mapping[int, float]) -> Edited:
 
 
 def typical(table: sparse.csr_matrix, quantile: float = 0.9) -> np.ndarray:
-    """How active a feature is where it is strong: a quantile of its activations, (d_sae,); 0 where dead."""
-    csc = table.tocsc()
+    """How active a feature is where it is strong: a quantile of its activations, (d_sae,); 0 where dead.
+
+    Raises:
+        ValueError: a quantile outside 0..1.
+    """
+    quantile, csc = number("quantile", quantile, 1, zero=True), table.tocsc()
+    if not csc.nnz:
+        return np.zeros(csc.shape[1], csc.dtype)
     n = np.diff(csc.indptr)
     order = np.lexsort((csc.data, np.repeat(np.arange(len(n)), n)))
     at = csc.indptr[:-1] + np.ceil(quantile * (n - 1)).astype(np.int64).clip(0)
@@ -95,17 +112,25 @@ def family_levels(
 
     Divided by √n, so that a family of n nearly orthogonal members moves the query as far as one feature. A
     member that is more active already stays; strength 0 turns all members off.
+
+    Raises:
+        ValueError: a member without a typical activation, a strength that is not a finite number ≥ 0.
     """
-    members = list(members)
+    members = list(dict.fromkeys(whole("a member", i, 0, len(typical) - 1) for i in members))
+    strength = number("strength", strength, zero=True)
     wanted = {i: strength * float(typical[i]) / np.sqrt(len(members)) for i in members}
     return {i: max(w, float(now.get(i, 0.0))) if strength > 0 else 0.0 for i, w in wanted.items()}
 
 
 def allowed(table: sparse.csr_matrix, must: Iterable[int] = (), must_not: Iterable[int] = ()) -> np.ndarray:
-    """Texts that have all features of `must` and none of `must_not`: (n,) bool."""
+    """Texts that have all features of `must` and none of `must_not`: (n,) bool.
+
+    Raises:
+        ValueError: a feature that the table does not have.
+    """
     csc, fits = table.tocsc(), np.ones(table.shape[0], bool)
     for features, wanted in ((must, True), (must_not, False)):
-        for i in features:
+        for i in (whole("a feature", f, 0, table.shape[1] - 1) for f in features):
             on = np.zeros(len(fits), bool)
             on[csc.indices[csc.indptr[i] : csc.indptr[i + 1]]] = True
             fits &= on == wanted
@@ -116,9 +141,15 @@ def search(embeddings: np.ndarray, x: np.ndarray, n: int = 10, fits: np.ndarray 
     """The n texts with the highest cosine, by exact products: embeddings (N, d_in) unit, x (d_in,) unit.
 
     Equal scores come in the order of rows. Fewer than n texts where fewer fit.
+
+    Raises:
+        ValueError: a query that is zero or NaN, n under 1, `fits` that is not a bool for each text.
     """
-    scores = embeddings @ np.asarray(x, dtype=embeddings.dtype)
+    n, scores = whole("n", n), embeddings @ _query(x, embeddings.shape[1]).astype(embeddings.dtype)
     if fits is not None:
+        fits = np.asarray(fits)
+        if fits.dtype != bool or fits.shape != scores.shape:
+            raise ValueError(f"fits must be {len(scores)} booleans, not {fits.dtype} of shape {fits.shape}")
         scores = np.where(fits, scores, -np.inf)
     n = min(n, len(scores) if fits is None else int(fits.sum()))
     rows = np.argpartition(-scores, n - 1)[:n] if 0 < n < len(scores) else np.arange(len(scores))

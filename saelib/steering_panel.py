@@ -46,13 +46,18 @@ class SteeredSearch:
         families: dict[str, list[int]] | None = None, n: int = 10,
     ) -> None:  # fmt: skip
         self.sae, self.texts, self.encode, self.names, self.n = sae, texts, encode, names, n
-        self.families, self.typical = families or {}, steering.typical(texts.table)
+        self.families, typical = families or {}, steering.typical(texts.table)
+        self.typical = np.where(
+            typical > 0, typical, np.ones_like(typical)
+        )  # 1 where no text has the feature
         self.by_feature = texts.table.tocsc()
         self.ask("")
 
     def ask(self, query: str) -> None:
-        """Take up a query: its embedding and features, every level as it is."""
-        self.x = self.encode([query.strip() or "."])[0]
+        """Take up a query: its embedding and features, every level as it is. One that the encoder gives no
+        vector for is the mean of the texts."""
+        x = np.nan_to_num(self.encode([query.strip() or "."])[0])
+        self.x = x if x.any() else self.texts.embeddings.mean(0)
         self.now = steering.query_features(self.sae, self.x)
         self.plain = steering.search(self.texts.embeddings, self.x, self.n)
 
@@ -116,7 +121,7 @@ class SteeringPanel:
         self.search.ask(self.query.value)
         self.sliders = {}
         for feature, act in self.search.now.items():
-            self.dial(feature, act / max(float(self.search.typical[feature]), 1e-9))
+            self.dial(feature, act / float(self.search.typical[feature]))
         self.update()
 
     def dial(self, feature: int, strength: float) -> None:
@@ -139,8 +144,12 @@ class SteeringPanel:
         members = self.search.families.get(self.family.value, [])
         levels = steering.family_levels(self.search.now, members, 1.5, self.search.typical)
         for feature, level in levels.items():
+            strength = level / float(self.search.typical[feature])
             if feature not in self.sliders:
-                self.dial(feature, level / max(float(self.search.typical[feature]), 1e-9))
+                self.dial(feature, strength)
+            elif (slider := self.sliders[feature]).value < strength:
+                slider.max = max(slider.max, strength)
+                slider.value = strength
         self.update()
 
     def update(self, _: object = None) -> None:

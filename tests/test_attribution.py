@@ -1,6 +1,7 @@
 """Attribution: parts that are computed one by one and add up, words left out, domains compared."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from scipy import sparse
@@ -116,3 +117,16 @@ def test_groups_undo_repetition():
     np.testing.assert_allclose(width(naive), once / 2, rtol=0.02)
     alone = domain_contrast(sparse.csr_matrix(on), domains, "a", "b", title)  # groups of one change nothing
     np.testing.assert_allclose(width(alone), once)
+
+
+def test_a_text_without_a_group_is_a_group_of_its_own_and_lengths_are_checked():
+    acts = sparse.random(80, 6, 0.4, format="csr", random_state=0)
+    domains, own = np.array(["a", "b"] * 40), np.arange(80).astype(object)
+    want = domain_contrast(acts, domains, "a", "b", own)
+    for missing in (None, np.nan, ""):
+        groups = own.copy()
+        groups[10:] = missing
+        pd.testing.assert_frame_equal(domain_contrast(acts, domains, "a", "b", groups), want)
+    for wrong in ((domains[:9], None), (domains, own[:9])):
+        with pytest.raises(ValueError, match="for 80 texts"):
+            domain_contrast(acts, wrong[0], "a", "b", wrong[1])

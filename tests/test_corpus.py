@@ -205,3 +205,12 @@ def test_columns_of_tables_as_they_come(tmp_path):
         table = pa.table({"text": ["right"], "domain": domain}).replace_schema_metadata(metadata)
         parquet.write_table(table, tmp_path / "x.parquet")
         assert list(load_corpus(tmp_path / "x.parquet")["text"]) == ["right"]
+
+
+def test_what_is_not_seen_cuts_no_word_in_two():
+    texts = [
+        "vio\u00adlin ri\u200bver cas\u2060tle\ufeff",
+        "\u1780\u17b6\u200b\u1781\u17b6",
+        "x: \u2060\u2060.",
+    ]
+    assert list(load_corpus(texts)["text"]) == ["violin river castle", "\u1780\u17b6 \u1781\u17b6", texts[2]]

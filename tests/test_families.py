@@ -6,6 +6,7 @@ import pytest
 import torch
 from scipy import sparse
 
+from saelib import family_names
 from saelib.activations import EncodedTexts
 from saelib.encoder import EmbeddingCache
 from saelib.families import (
@@ -222,3 +223,22 @@ def test_a_family_is_named_by_what_its_members_share(words):
     for family, label in names.label.items():
         assert labels[roots[family]] in label.split(", "), (family, label)
     assert names.trust.between(0, 1).all() and names.top_rows.str.len().eq(10).all()
+
+
+def test_unsorted_families_silent_parents_gaps_and_none_at_all(words, monkeypatch):
+    members, table = find_families(planted(600)), planted(600, seed=1)
+    turned = members.iloc[::-1].sort_values(["family", "depth"], ascending=[False, True], kind="stable")
+    pd.testing.assert_frame_equal(family_quality(table, turned).sort_index(), family_quality(table, members))
+    parent = int(members.parent[members.parent >= 0].iloc[0])
+    silent = table.multiply(np.arange(table.shape[1])[None] != parent).tocsr()
+    found = absorption(silent, members, np.zeros((table.shape[1], 3), int), np.ones((600, 2)))
+    assert found.absorbed[found.parent == parent].isna().all() and found.absorbed.notna().any()
+    x = np.eye(4, dtype=np.float32)
+    texts = EncodedTexts(table[:4], ["a"] * 4, x, np.array(["all"] * 4))
+    assert not len(name_families(make_sae("topk", 4, 42, 2), texts, members[:0], words.encode, words.encode))
+    with_gap, asked = members[members.family > 0], []
+    monkeypatch.setattr(family_names, "choose", lambda *_, parents, **__: asked.extend(parents) or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        name_families(make_sae("topk", 4, 42, 2), texts, with_gap, words.encode, words.encode)
+    roots = with_gap[with_gap.parent < 0].set_index("family").feature
+    assert [asked[i] for i in roots.index] == roots.tolist()

@@ -95,6 +95,12 @@ def test_what_does_not_fit_is_said(settings, said, tmp_path):
         read_foreign(tmp_path)
 
 
+def test_a_transcoder_is_refused(tmp_path):
+    changed(write_sparsify(trained("topk")[0], tmp_path), transcode=True)
+    with pytest.raises(ValueError, match="is a transcoder"):
+        read_foreign(tmp_path)
+
+
 def test_an_input_less_b_dec_is_read(tmp_path):
     """SAELens' own default: its encoder sees x − b_dec."""
     sae, x = trained("topk")

@@ -10,10 +10,12 @@ import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules.dense import Dense
 
+from saelib import __main__ as command
 from saelib.__main__ import main, parser
 from saelib.advice import check_corpus
 from saelib.corpus import load_corpus
 from saelib.encoder import load_encoder
+from saelib.files import InUseError
 from saelib.naming.language import ENGLISH, guess_language, language_for
 from saelib.sae import load_sae
 from saelib.store import EmbeddingStore
@@ -77,6 +79,21 @@ def test_what_is_wrong_is_one_sentence(table, tmp_path, capsys):
         assert found.startswith("saelib: ") and said in found and found.count("\n") == 1
 
 
+def test_a_folder_in_use_is_one_sentence(monkeypatch, capsys):
+    def used(_):
+        raise InUseError("r/store is being written")
+
+    monkeypatch.setattr(command, "report", used)
+    assert (
+        main(["x.csv", "--out", "r"]) == 2 and capsys.readouterr().err == "saelib: r/store is being written\n"
+    )
+
+
+def test_an_encoder_that_counts_no_tokens(words):
+    found = check_corpus(load_corpus([f"text number {i}" for i in range(120)]), words)
+    assert "not known" in found.found["length"]
+
+
 def test_a_script_without_spaces_brings_its_tokenizer(capsys):
     """By name on the command line; what it cuts is counted, and its language needs no stemmer."""
     args = parser().parse_args(
@@ -85,7 +102,7 @@ def test_a_script_without_spaces_brings_its_tokenizer(capsys):
     language = language_for(args.language, ["猫坐", "狗坐", "鱼坐"] * 10, args.tokenizer)
     assert language.spaced(["猫坐"]) == ["猫 坐"]
     assert "坐" in language.stop_words and "狗" not in language.stop_words
-    for wrong in ("builtins", "no_such_module:cut", "builtins:no_such", ":"):
+    for wrong in ("builtins", "no_such_module:cut", "builtins:no_such", "builtins:__doc__", ":"):
         with pytest.raises(SystemExit):
             parser().parse_args(["x.csv", "--out", "r", "--tokenizer", wrong])
         assert f"{wrong!r} is no MODULE:FUNCTION" in capsys.readouterr().err

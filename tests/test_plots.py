@@ -77,3 +77,17 @@ def test_sankey_ribbons_are_as_wide_as_said():
     np.testing.assert_allclose(heights, [1.2, 0.5, 0.7, 0.4])
     assert len(axis.collections) == 3 and axis.get_title() == "title"
     figure.canvas.draw()  # "$" in a label is no TeX
+
+
+def test_text_of_a_corpus_is_text_in_titles_and_legends():
+    name = "x" * 31 + "$5" + "y" * 29 + "$"
+    domains, xy = np.array(["_in", None, "", name] * 2, dtype=object), np.random.default_rng(0).random((8, 2))
+    figures = [plots.domain_map(xy, domains, "Ba$$in"), plots.domain_map(xy, None, "title")]
+    shown = [t.get_text().strip() for t in figures[0].axes[0].get_legend().get_texts()]
+    assert len(shown) == 4 and {"", "_in", "(none)"} < set(shown)
+    figures.append(plots.density_ecdf({"_x": np.ones(2), "Ba$$in": np.ones(3)}, "$_"))
+    assert len(figures[-1].axes[0].get_legend().get_texts()) == 2
+    figures.append(plots.bars(pd.Series({"a": 1.0}), "x$$", "$_"))
+    figures.append(plots.sankey([(0, "a"), (1, "b")], [(0, 1, 1.0)], ["$_", "b"], "$_"))
+    for figure in figures:
+        figure.canvas.draw()  # what TeX cannot read would raise here

@@ -139,3 +139,26 @@ def test_without_faiss_the_remedy_is_named(world, monkeypatch):
     monkeypatch.setitem(sys.modules, "faiss", None)
     with pytest.raises(ModuleNotFoundError, match="pip install faiss-cpu"):
         steering.make_index(world[1])
+
+
+def test_what_is_no_feature_level_query_or_row_is_refused(world):
+    sae, x, table = world
+    some = pd.Series({1: 5.0})
+    calls = [
+        *(lambda f=f: steering.edit(sae, x[0], {f: 1.0}) for f in (3.7, "3", True, -1)),
+        *(lambda v=v: steering.edit(sae, x[0], {3: v}) for v in ("x", None, True)),
+        *(lambda q=q: steering.edit(sae, q, {3: 1.0}) for q in (x[0] * 0, x[0] * np.nan, x[0][:7], x[:1])),
+        *(lambda q=q: steering.search(x, q) for q in (x[0] * 0, x[0] * np.nan, x[0][:7])),
+        *(lambda n=n: steering.search(x, x[0], n) for n in (-1, 0, 2.5)),
+        *(lambda f=f: steering.search(x, x[0], fits=np.array(f)) for f in ([1, 2], [True], np.arange(4000))),
+        *(lambda f=f: steering.allowed(table, [f]) for f in (-1, 48, 3.0, "3", True)),
+        *(lambda q=q: steering.typical(table, q) for q in (1.5, -1, np.nan)),
+        *(lambda m=m, s=s: steering.family_levels(some, m, s, np.ones(9)) for m, s in (([9], 1), ([1], -1))),
+    ]
+    for i, call in enumerate(calls):
+        with pytest.raises(ValueError):
+            raise AssertionError((i, call()))
+
+
+def test_a_table_without_activations_has_nothing_typical():
+    assert steering.typical(sparse.csr_matrix((5, 3), dtype=np.float32)).tolist() == [0, 0, 0]

@@ -93,3 +93,28 @@ def test_a_ranking_of_60_000_texts_takes_under_a_tenth_of_a_second(search):
         big.shown(big.ranking({3: strength, 5: 1.0}, must_not=(7,)))
         took.append(time.perf_counter() - began)
     assert min(took) < 0.1, took
+
+
+def test_a_feature_of_no_text_and_a_query_without_a_vector(search):
+    first = int(search.now.index[0])
+    without = search.texts.table.multiply(np.arange(48)[None] != first).tocsr()
+    other = SteeredSearch(search.sae, search.texts._replace(table=without), search.encode, search.names)
+    panel = SteeringPanel(other, "a query")
+    found = other.ranking({f: s.value for f, s in panel.sliders.items()})
+    np.testing.assert_allclose(found.why.after, found.why.before, atol=1e-5)
+    other.encode = lambda s: np.zeros((len(s), 32), np.float32)
+    other.ask("nothing")
+    assert other.x.any()
+
+
+def test_a_family_turned_up_raises_what_has_a_slider(search):
+    panel = SteeringPanel(search, "a query")
+    feature, slider = next(iter(panel.sliders.items()))
+    search.families["own"] = [feature]
+    panel.family.options = ["turn a family up", "own"]
+    slider.value = 0.0
+    panel.family.value = "own"
+    assert slider.value >= 1.5 - 1e-6 or slider.value == pytest.approx(
+        search.now[feature] / search.typical[feature], abs=1e-5
+    )
+    assert slider.value > 0

@@ -226,7 +226,7 @@ class Browser:
             self.scores = similarity(self.view, query) if meaning else None
             self.hits = word_hits(self.view, query) if query and not meaning else None
             self.state.message = ""
-        except ValueError as problem:
+        except (OSError, ValueError, RuntimeError) as problem:
             self.state.message = str(problem)
             return
         finally:

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from saelib.browser import atlas
-from saelib.browser.view import FeatureView
+from saelib.browser.view import FeatureView, folded
 from saelib.files import kept
 from saelib.naming.language import stem
 
@@ -50,7 +50,7 @@ class Keep(NamedTuple):
         if self.trust != (0.0, 1.0):
             kept &= view.trusts.between(self.trust[0] - 1e-6, self.trust[1] + 1e-6).to_numpy()
         if self.noted is not None:
-            kept &= np.isin(every, self.noted)
+            kept &= np.isin(every, list(self.noted))
         if self.family >= 0:
             kept &= np.isin(every, view.members(self.family))
         return kept
@@ -72,7 +72,7 @@ def word_pattern(word: str) -> str:
 def word_hits(view: FeatureView, query: str) -> np.ndarray:
     """Of every feature 2 where its name or keywords have all words of a query, else 1 where a fifth of its
     strongest texts have them, else 0: (d_sae,)."""
-    words = query.lower().split()
+    words = folded(query).split()
     patterns = [(word[: max(len(word) - 3, 2)], re.compile(word_pattern(word))) for word in words]
     has = lambda text: all(start in text and p.search(text) for start, p in patterns)
     named = np.array([has(name) for name in view.names_to_search])
@@ -103,7 +103,7 @@ def find(
         raise ValueError(f"sort must be one of {', '.join(SORTS)}, not {sort!r}")
     kept = keep.mask(view)
     if within is not None:
-        kept &= np.isin(np.arange(len(kept)), within)
+        kept &= np.isin(np.arange(len(kept)), list(within))
     features, query = np.flatnonzero(kept), query.strip()
     if query and by_meaning:
         score = similarity(view, query)[features]

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
-from saelib.files import write
+from filelock import FileLock
+
+from saelib.corpus import mended
+from saelib.files import resolved, write
 
 
 def read_notes(file: Path | None) -> dict[str, str]:
@@ -13,19 +17,22 @@ def read_notes(file: Path | None) -> dict[str, str]:
     if file is None or not file.exists():
         return {}
     try:
-        return {str(k): str(v) for k, v in json.loads(file.read_text(encoding="utf-8")).items()}
-    except (ValueError, AttributeError) as error:
+        notes = json.loads(file.read_text(encoding="utf-8"))
+        if not isinstance(notes, dict) or not all(isinstance(v, (str, type(None))) for v in notes.values()):
+            raise ValueError("notes are texts by feature")
+        return {f: mended(note) for f, note in notes.items() if note is not None}
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{file} is not a file of notes ({error}): move it away, or repair it") from error
 
 
 class Notes:
     """Notes by feature, kept here and, where there is a file, there.
 
-    The file is read again before each write and only the one note replaced, so that two browsers share it.
+    Under a lock the file is read again and only the one note replaced, so that two browsers share it.
     """
 
     def __init__(self, file: str | Path | None) -> None:
-        self.file = Path(file) if file else None
+        self.file = resolved(file) if file else None
         self.by_feature = read_notes(self.file)
 
     def get(self, feature: int) -> str:
@@ -42,10 +49,14 @@ class Notes:
         Raises:
             ValueError: the file is damaged. OSError: it cannot be written.
         """
-        self.by_feature[str(feature)] = text
-        if self.file is not None:
-            self.by_feature = read_notes(self.file) | {str(feature): text}
-        self.by_feature = {f: note for f, note in self.by_feature.items() if note.strip()}
-        if self.file is not None:
-            self.file.parent.mkdir(parents=True, exist_ok=True)
-            write(self.file, json.dumps(self.by_feature, indent=1, ensure_ascii=False).encode())
+        note = {str(feature): mended(text)}
+        self.by_feature |= note
+        with ExitStack() as stack:
+            if self.file is not None:
+                self.file.parent.mkdir(parents=True, exist_ok=True)
+                with suppress(OSError, NotImplementedError):  # a folder where nothing can be locked
+                    stack.enter_context(FileLock(self.file.with_name(f".{self.file.name}.lock")))
+                self.by_feature = read_notes(self.file) | note
+            self.by_feature = {f: text for f, text in self.by_feature.items() if text.strip()}
+            if self.file is not None:
+                write(self.file, json.dumps(self.by_feature, indent=1, ensure_ascii=False).encode())

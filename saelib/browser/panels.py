@@ -38,9 +38,10 @@ class Form(w.VBox):
         self.state.busy, self.wrong.value = f"{self.button.description} …", ""
         try:
             self.out.value = box(self.answer(*(field.value for field in self.fields)))
-        except (OSError, ValueError) as problem:
+        except (OSError, ValueError, RuntimeError) as problem:
             self.wrong.value = error(str(problem))
-        self.state.busy = ""
+        finally:
+            self.state.busy = ""
 
 
 def _filled(text: str) -> str:

@@ -31,7 +31,8 @@ def atlas_picture(view: FeatureView) -> plt.Figure:
         here = groups == name
         look = {"color": colour, "marker": shape.marker, "alpha": 0.75, "linewidths": 0}
         if here.any():
-            axis.scatter(*view.xy[live[here]].T, s=size[here], label=drawn(name, 34), **look)
+            label = drawn(f" {name}" if name[0] == "_" else name, 34)  # "_" first: left out of a legend
+            axis.scatter(*view.xy[live[here]].T, s=size[here], label=label, **look)
     halo = {"facecolor": "white", "alpha": 0.65, "pad": 0.6, "edgecolor": "none"}
     for f in landmarks(view):
         place = {"fontsize": 7.5, "ha": "center", "va": "bottom", "bbox": halo}

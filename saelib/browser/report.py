@@ -20,8 +20,11 @@ from markupsafe import Markup
 from saelib.browser import cards, compare
 from saelib.browser.lookup import Keep, find, first_shown
 from saelib.browser.maps import feature_data
-from saelib.browser.render import HIDDEN, clean, render, script, style
+from saelib.browser.render import HIDDEN, clean, render, script, style, visible
 from saelib.browser.view import FeatureView
+from saelib.corpus import mended
+from saelib.files import resolved
+from saelib.store import row_numbers
 
 IN_PART = 48  # pages of features that are compressed together
 REACH = 200  # rows of the table that are drawn; more as one scrolls
@@ -35,12 +38,16 @@ def page(
     """All views as one HTML file: map and table at the left, at the right the page of the feature clicked.
 
     Args:
-        features: which, in this order; None for all by density. notes: by feature. mark: in how
-            many of the strongest texts of each feature the words are marked that carry it; each needs as many
-            embeddings as it has words. None: up to three, as many as `PATIENCE` allows.
+        features: which, in this order (numbers, or a mask); None for all by density. notes: by feature.
+            mark: in how many of the strongest texts of each feature the words are marked that carry it; each
+            needs as many embeddings as it has words. None: up to three, as many as `PATIENCE` allows.
+
+    Raises:
+        ValueError, IndexError: features that the SAE does not have.
     """
-    features = find(view, keep=Keep(dead=True)) if features is None else np.asarray(features)
-    known = {int(f): note for f, note in (notes or {}).items() if str(f).isdecimal()}
+    some = find(view, keep=Keep(dead=True)) if features is None else features
+    features = row_numbers(some, view.sae.d_sae)
+    known = {int(f): note for f, note in (notes or {}).items() if note and str(f).isdecimal()}
     mark = _affordable(view, features) if mark is None else mark
     content = {str(f): _feature_page(view, int(f), known.get(int(f), ""), mark) for f in features}
     content["home"] = _home(view, features[:3])
@@ -59,7 +66,7 @@ def page(
         "rows": {
             "id": [int(f) for f in features], "label": [clean(view.labels[f], 200).lower() for f in features],
             "words": [clean(view.names_to_search[f], 400) for f in features], "kind": list(map(clean, kind)),
-            "domain": [clean(d) for d in view.stats.top_domain.iloc[features]],
+            "domain": [visible(d) for d in view.stats.top_domain.iloc[features]],
             "families": [view.kin[f].families if f in view.kin else [] for f in map(int, features)],
             "trust": view.trusts.iloc[features].round(3).fillna(-1).tolist(),
             **{name: view.stats[column].iloc[features].round(5).tolist()
@@ -70,7 +77,8 @@ def page(
     content = render(
         "page.html", css=Markup(style("style.css", "page.css")), code=Markup(code), data=data, packed=packed,
         code_hash=base64.b64encode(hashlib.sha256(code.encode()).digest()).decode(), view=view,
-        live=int((view.stats.n_texts > 0).sum()), table=cards.feature_rows(view, features, notes=known, reach=REACH),
+        live=int((view.stats.n_texts > 0).sum()),
+        table=cards.feature_rows(view, features, notes=known, reach=REACH),
     )  # fmt: skip
     return str(content)
 
@@ -133,16 +141,18 @@ def plain_cell(value: object) -> object:
 def export(view: FeatureView, folder: str | Path, notes: dict[str, str] | None = None) -> list[str]:
     """Write features.csv, features.json and browser.html, with the notes; returns the paths. A .gitignore
     keeps the corpus' texts in them out of a repository."""
-    folder = Path(folder).expanduser()
+    folder = resolved(folder)
     folder.mkdir(parents=True, exist_ok=True)
     known = ["label", "density", "top_rows", *view.stats.columns]
     frame = view.stats.assign(label=view.labels).join(view.names.drop(columns=known, errors="ignore"))
-    frame["user_note"] = [(notes or {}).get(str(f), "") for f in frame.index]
+    notes = {str(f): mended(note or "") for f, note in (notes or {}).items()}
+    frame["user_note"] = [notes.get(str(f), "") for f in frame.index]
     words = frame.select_dtypes(exclude="number")
     cells: pd.DataFrame = frame.assign(**{c: words[c].map(plain_cell) for c in words})
     cells.to_csv(folder / "features.csv", errors="replace")
     frame.to_json(folder / "features.json", orient="index")
     content = page(view, notes=notes)
     (folder / "browser.html").write_text(content, encoding="utf-8", errors="replace")
-    (folder / ".gitignore").write_text("*\n")
+    if not (folder / ".gitignore").exists():
+        (folder / ".gitignore").write_text("*\n")
     return [str(folder / name) for name in ("features.csv", "features.json", "browser.html")]

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import datetime
 import platform
+import re
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
+from unicodedata import normalize
 
 import numpy as np
 import pandas as pd
@@ -22,12 +24,17 @@ from saelib.activations import EncodedTexts, feature_stats, top_texts
 from saelib.attribution import WordEffects, word_effects
 from saelib.browser import atlas
 from saelib.browser.render import environment
+from saelib.corpus import mended
 from saelib.encoder import Encoder
-from saelib.naming.pipeline import as_shown
+from saelib.families import MEMBERS
+from saelib.files import resolved
+from saelib.naming.lexicon import check_terms
+from saelib.naming.pipeline import as_shown, flags
 from saelib.naming.trust import named_share
 from saelib.sae import SAE
 
 PATIENCE = 3000  # words to embed again when a text's words are marked: about a second on two cores
+ZERO_WIDTH = re.compile("[\u00ad\u200b-\u200f\u2060\ufeff]")
 NO_NAME = ("unnamed", "(no label)", "(dead)")
 
 
@@ -91,11 +98,11 @@ class FeatureView:
         active, the note in place of the name of a feature about spelling or form."""
         names, every = self.names, range(self.sae.d_sae)
         if {"shown", "kind", "note", "terms"} <= set(names):
-            label = as_shown(names.assign(shown=names.shown.fillna(False), note=names.note.fillna("")))
+            label = as_shown(names.assign(note=names.note.fillna("")))
         else:
             label = names["label"]
             if "shown" in names:
-                label = label.where(names["shown"].fillna(False).astype(bool), "unnamed")
+                label = label.where(flags(names["shown"]), "unnamed")
         label = label.fillna("").astype(str).replace("", "unnamed")
         dead = self.stats.n_texts.reindex(every) == 0
         return label.reindex(every).fillna("(no label)").mask(dead, "(dead)").tolist()
@@ -161,16 +168,16 @@ class FeatureView:
 
     @cached_property
     def names_to_search(self) -> list[str]:
-        """Of every feature, its name and its keywords in small letters."""
+        """Of every feature, its name and its keywords, `folded`."""
         every = range(self.sae.d_sae)
-        return [" ".join([self.labels[f], *(t for t, _ in self.terms(f))]).lower() for f in every]
+        return [folded(" ".join([self.labels[f], *(t for t, _ in self.terms(f))])) for f in every]
 
     @cached_property
     def texts_to_search(self) -> tuple[np.ndarray, list[str]]:
-        """The rows that are among the strongest texts of a feature, and these texts (up to 2,000 letters) in
-        small letters."""
+        """The rows that are among the strongest texts of a feature, and these texts (up to 2,000 letters),
+        `folded`."""
         rows = np.unique(self.rows[self.rows >= 0])
-        return rows, [self.texts[r][:2000].lower() for r in rows]
+        return rows, [folded(self.texts[r][:2000]) for r in rows]
 
     @cached_property
     def base_rate(self) -> pd.Series:
@@ -243,6 +250,11 @@ class FeatureView:
         return list(zip(found.words, found.effects[:, [feature]].toarray()[:, 0].tolist(), strict=True))
 
 
+def folded(text: str) -> str:
+    """Text as it is searched: composed, neither capitals nor characters without width."""
+    return normalize("NFC", ZERO_WIDTH.sub("", text)).casefold()
+
+
 def _listed(value: object) -> list:
     """A list from a list, an array or nothing."""
     return [] if value is None or isinstance(value, float) else list(value)
@@ -262,27 +274,32 @@ def make_view(
             `name_families` returned, for features to be walked from parent to child.
 
     Raises:
-        ValueError: table, texts, embeddings, names or SAE do not belong together.
+        ValueError: table, texts, embeddings, names or SAE do not belong together; names that are not as
+        `name_features` has them.
     """
     table, n = texts.table.tocsr(), len(texts.texts)
     if table.shape != (n, sae.d_sae) or len(texts.embeddings) != n:
         found = f"the table is {table.shape}, for {n} texts, {len(texts.embeddings)} embeddings"
         raise ValueError(f"{found} and d_sae {sae.d_sae}: read the texts with this SAE (read_texts)")
-    if "terms" in names and names.terms.map(lambda t: isinstance(t, str)).any():
-        raise ValueError("names.terms holds text, not lists (from a CSV?): keep names in parquet")
-    if families is not None and not families.feature.between(0, sae.d_sae - 1).all():
+    names, folder = _checked(names, sae.d_sae), None if folder is None else resolved(folder)
+    if groups is not None and len(groups) != n:
+        raise ValueError(f"{len(groups)} groups for {n} texts: give one for each")
+    if families is not None and not families["feature"].between(0, sae.d_sae - 1).all():
         raise ValueError(f"families have features beyond {sae.d_sae - 1}: find them in this SAE's table")
+    for frame, columns in ((families, MEMBERS), (family_names, ["label", "shown"])):
+        if frame is not None and not set(columns) <= set(frame):
+            raise ValueError(f"families and their names are frames with {columns}, as they are found")
     called = None
     if family_names is not None:
-        called = family_names.label.where(family_names.shown.astype(bool), "unnamed")
+        called = family_names.label.where(flags(family_names.shown), "unnamed")
     given = [None] * n if texts.domains is None else texts.domains
-    domains = np.array(["(none)" if pd.isna(d) else str(d) for d in given], dtype=object)
+    domains = np.array([mended("" if pd.isna(d) else str(d)) or "(none)" for d in given], dtype=object)
     near, near_cosine = atlas.nearest_rows(sae.W_dec.detach().cpu(), min(10, sae.d_sae - 1))
     together, count = _most_together(table, min(10, sae.d_sae - 1))
     view = FeatureView(
-        sae, texts.texts, domains, texts.embeddings, table, names.set_axis(names.index.astype(int)),
+        sae, texts.texts, domains, texts.embeddings, table, names,
         feature_stats(table, domains.astype(str)), top_texts(table, 20)[0], near, near_cosine, together,
-        count, atlas.feature_xy(sae, folder), encoder, Path(folder) if folder else None, groups,
+        count, atlas.feature_xy(sae, folder), encoder, folder, groups,
         families if families is not None and len(families) else None, called,
         _provenance(sae, n, encoder, corpus),
     )  # fmt: skip
@@ -291,6 +308,22 @@ def make_view(
     for name in environment().list_templates():  # nor for templates to be compiled
         environment().get_template(name)
     return view
+
+
+def _checked(names: pd.DataFrame, d_sae: int) -> pd.DataFrame:
+    """The names by the number of their feature, as `name_features` has them; a ValueError for others."""
+    if not isinstance(names, pd.DataFrame) or "label" not in names:
+        raise ValueError("names must be a frame with a column `label`: what name_features returns")
+    names = names.set_index("feature") if "feature" in names else names
+    index = pd.Series(pd.to_numeric(names.index, errors="coerce"), dtype=float)
+    if not (index.between(0, d_sae - 1) & (index % 1 == 0)).all() or index.duplicated().any():
+        raise ValueError(f"names must have an index of features, each once and in 0..{d_sae - 1}")
+    if "terms" in names:
+        check_terms(names.terms)
+    if "shown" in names:
+        flags(names["shown"])
+    whole = names["label"].map(lambda label: mended(label) if isinstance(label, str) else label)
+    return names.assign(label=whole).set_axis(pd.Index(index.astype(int), name="feature"))
 
 
 def _provenance(sae: SAE, n_texts: int, encoder: Encoder | None, corpus: str) -> dict[str, str]:
@@ -324,10 +357,10 @@ def _most_together(table: sparse.csr_matrix, n: int) -> tuple[np.ndarray, np.nda
 def check_feature(view: FeatureView, feature: object) -> int:
     """The number of a feature, or a ValueError that names the valid range."""
     remedy = f"give a number from 0 to {view.sae.d_sae - 1}"
-    try:
-        number = int(feature)
-    except (TypeError, ValueError):
-        raise ValueError(f"{str(feature)[:40]!r} is not a feature: {remedy}") from None
+    text = str(feature).strip()
+    if not re.fullmatch(r"-?[0-9]{1,12}(\.0)?", text):
+        raise ValueError(f"{text[:40]!r} is not a feature: {remedy}")
+    number = int(text.removesuffix(".0"))
     if not 0 <= number < view.sae.d_sae:
         raise ValueError(f"there is no feature {number}: {remedy}")
     return number

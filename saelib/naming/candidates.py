@@ -24,7 +24,7 @@ import torch
 from scipy import sparse
 
 from saelib.encoder import MARKS, Encode
-from saelib.naming.language import ENGLISH, Language, check_spaced, stem
+from saelib.naming.language import ENGLISH, Language, as_language, check_spaced, stem
 from saelib.naming.lexicon import Lexicon
 from saelib.sae import SAE
 
@@ -181,10 +181,11 @@ def candidate_terms(
         min_texts: texts that a term stands in; None: 3, and fewer, or any word, where that leaves none.
 
     Raises:
-        ValueError: no term does, or the script has no spaces.
+        ValueError: no term does, the script has no spaces, or `language` is no `Language`.
     """
+    language = as_language(language)
     check_spaced(texts)
-    titled = {t.lower() for t in titles} if titles is not None else set()
+    titled = {t.lower() for t in titles or () if isinstance(t, str)}
     stream = TokenStream(texts, language.stop_words)
     tries = ((3, False), (3, True), (2, False), (1, False), (1, True))
     for least_texts, any_word in tries if min_texts is None else ((min_texts, False),):

@@ -10,7 +10,7 @@ from sklearn.metrics import roc_auc_score
 
 from saelib.activations import EncodedTexts, top_texts
 from saelib.encoder import EmbeddingCache, Encode, load_independent
-from saelib.naming.language import ENGLISH, Language
+from saelib.naming.language import ENGLISH, Language, as_language
 from saelib.naming.lexicon import Lexicon
 from saelib.naming.pipeline import Judges, centroids
 from saelib.naming.scoring import draw_detection_set, score_names
@@ -33,7 +33,13 @@ def judge_all(
         feature's label" and "shuffled labels" of the last set; then, by the encoder alone, directions that
         need no words: "mean of the top texts" (no ceiling: it is beaten on near texts), "decoder row" and
         "encoder row".
+
+    Raises:
+        ValueError: no name set, or no `Language`.
     """
+    if not name_sets:
+        raise ValueError("there are no names to judge: name_sets is empty")
+    language = as_language(language)
     train, test = (part._replace(texts=language.spaced(part.texts)) for part in (train, test))
     last = list(name_sets.values())[-1]
     rows_of = last.index.tolist()
@@ -85,6 +91,8 @@ def paired_difference(
     """
     columns = columns or [c for c in a.columns.intersection(b.columns) if c.startswith(("ap", "auroc", "f1"))]
     both, lines = a.index.intersection(b.index), {}
+    if not len(both):
+        raise ValueError("the two have no feature in common: judge them on one SAE")
     group = pd.factorize(clusters[both] if clusters is not None else both)[0]
     draws = np.random.default_rng(seed).multinomial(
         group.max() + 1, np.ones(group.max() + 1) / (group.max() + 1), n_bootstrap
@@ -174,6 +182,7 @@ def concept_recovery(
     Returns:
         index concept: `feature`, `f1` ("active" as an answer), `auroc` of its activation, `n` held-out texts.
     """
+    train_concepts, test_concepts = (np.array(c, dtype=object) for c in (train_concepts, test_concepts))
     names, n_train = np.unique(train_concepts[~pd.isna(train_concepts)], return_counts=True)
     names = np.array(
         [c for c, n in zip(names, n_train, strict=True) if n >= min_texts and (test_concepts == c).any()],

@@ -22,8 +22,9 @@ from sklearn.base import clone
 from sklearn.feature_extraction.text import CountVectorizer
 
 from saelib.activations import top_texts
+from saelib.checks import whole
 from saelib.encoder import WORD, EmbeddingCache, Encode
-from saelib.naming.language import ENGLISH, Language, check_spaced
+from saelib.naming.language import ENGLISH, Language, as_language, check_spaced
 
 
 class _Backend(BaseEmbedder):
@@ -58,8 +59,8 @@ class KeyBERTInterpreter:
 
     def __post_init__(self) -> None:
         for name in ("n_texts", "n_keywords", "n_terms"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+            whole(name, getattr(self, name))
+        as_language(self.language)
 
     def label(self, table: sparse.csr_matrix, texts: list[str], embeddings: np.ndarray) -> pd.DataFrame:
         """Label every live feature.

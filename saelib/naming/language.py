@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache, lru_cache
 from typing import NamedTuple
 
@@ -13,8 +13,9 @@ import snowballstemmer
 from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
 WORDS = re.compile(r"[^\W\d_]+")
-# Thai, Lao, Myanmar, Khmer, kana, Chinese characters
-UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]+")
+# Thai, Lao, Myanmar, Khmer, Javanese; Chinese characters, kana
+HAN = "\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003ffff"
+UNSPACED = re.compile(f"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\ua980-\ua9df{HAN}]+")
 
 
 class Language(NamedTuple):
@@ -36,6 +37,19 @@ class Language(NamedTuple):
 
 
 ENGLISH = Language()
+
+
+def as_language(language: object) -> Language:
+    """The `Language` itself; raises ValueError for what is none, with what to write instead."""
+    if not isinstance(language, Language):
+        raise ValueError(f"a language is language_for({str(language)!r}, texts), or a Language")
+    if isinstance(language.stop_words, str) or not isinstance(language.stop_words, Iterable):
+        raise ValueError(f"stop_words must be a set of words, not {language.stop_words!r}: see language_for")
+    if language.stemmer not in snowballstemmer.algorithms():
+        raise ValueError(f"stemmer must be one of {sorted(snowballstemmer.algorithms())}")
+    return language
+
+
 _stemmer = cache(snowballstemmer.stemmer)
 
 
@@ -49,8 +63,8 @@ def check_spaced(texts: list[str]) -> None:
     """Raise ValueError for texts whose words nobody can tell apart without a tokenizer for their script."""
     runs = [run for text in texts[:: len(texts) // 2000 + 1] for run in UNSPACED.findall(text)]
     letters = sum(map(str.isalpha, "".join(texts[:: len(texts) // 2000 + 1])))
-    size = sum(map(len, runs))
-    if size > letters / 2 and size > 6 * len(runs):
+    size, words = sum(map(len, runs)), sum(3 if re.match(f"[{HAN}]", run) else 6 for run in runs)
+    if size > letters / 2 and size > words:  # more than words of two Chinese characters, or of six letters
         raise ValueError(
             f"these texts write no spaces between words ({runs[0][:9]!r}), and names would be clauses: say "
             "where words end, language=Language(stop_words, tokenizer=…), with a tokenizer for the script "

@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import pandas as pd
 from scipy import sparse
 from sklearn.feature_extraction.text import CountVectorizer
 
 from saelib.encoder import WORD
-from saelib.naming.language import ENGLISH, Language, stem
+from saelib.naming.language import ENGLISH, Language, as_language, stem
 
 # log of the share of texts from which on a word is too common to name a feature: "process" in abstracts
 # stands in its strongest texts by chance too
 COMMON = float(np.log(0.03))
 
 
+def check_terms(terms: Iterable[object]) -> None:
+    """Raise ValueError for terms of names that are text: they would be read letter by letter."""
+    if any(isinstance(of_name, str) for of_name in terms):
+        raise ValueError("names.terms holds text, not lists (from a CSV?): keep names in parquet")
+
+
 class Lexicon:
     """Texts as stem counts (Snowball stems, n_texts × n_stems), for BM25 and keyword queries."""
 
     def __init__(self, texts: list[str], language: Language = ENGLISH) -> None:
+        language = as_language(language)
         self.words = CountVectorizer(token_pattern=WORD, stop_words=list(language.stop_words))
         self.stemmer = language.stemmer
         try:
@@ -34,6 +43,7 @@ class Lexicon:
 
     def stems(self, strings: list[str]) -> list[set[str]]:
         """The different stems of each string, stop words apart."""
+        check_terms([strings])
         analyse = self.words.build_analyzer()
         return [{stem(word, self.stemmer) for word in analyse(s)} for s in strings]
 
@@ -75,6 +85,7 @@ class Lexicon:
 
     def contains(self, terms: pd.Series) -> np.ndarray:
         """(n_labels, n_texts) bool: does a text hold all stems of any term? terms: lists of strings."""
+        check_terms(terms)
         flat = [(i, t) for i, ts in enumerate(terms) for t in ts]
         query, size = self.queries([t for _, t in flat])
         holds, found = (self.counts > 0).T.tocsr(), np.zeros((len(terms), self.counts.shape[0]), dtype=bool)

@@ -8,10 +8,11 @@ from scipy import sparse
 from sklearn.preprocessing import normalize
 
 from saelib.activations import EncodedTexts, top_texts
+from saelib.corpus import is_missing
 from saelib.encoder import EmbeddingCache, Encode, load_independent, lsa_space
 from saelib.naming.candidates import candidate_terms, ctfidf, membership, self_activation
 from saelib.naming.feature_types import feature_types
-from saelib.naming.language import ENGLISH, Language
+from saelib.naming.language import ENGLISH, Language, as_language
 from saelib.naming.lexicon import Lexicon
 from saelib.naming.scoring import DetectionSet, Judge, draw_detection_set, score_judge, score_names
 from saelib.naming.selection import Weights, choose_names
@@ -26,6 +27,17 @@ def top_rows(table: sparse.csr_matrix, n: int = 10) -> pd.Series:
     return pd.Series([rows[f][rows[f] >= 0].tolist() for f in live], index=pd.Index(live, name="feature"))
 
 
+def check_part(part: EncodedTexts, n_features: int) -> None:
+    """Raise ValueError where a table, its texts and embeddings do not belong together, or to the SAE."""
+    (n, width), texts, embeddings = part.table.shape, len(part.texts), len(part.embeddings)
+    if not n == embeddings == texts:
+        raise ValueError(
+            f"{n} activation rows, {embeddings} embeddings and {texts} texts: they must be of one corpus"
+        )
+    if width != n_features:
+        raise ValueError(f"the table has {width} features, the SAE {n_features}: read_texts with this SAE")
+
+
 def choose(
     sae: SAE, train: EncodedTexts, vectors: EmbeddingCache, independent: Encode, *,
     parents: np.ndarray | None = None, weights: Weights = Weights(), n_terms: int = 3, seed: int = 0,
@@ -37,14 +49,10 @@ def choose(
         parents: for a table whose columns are parts of features, the feature of the SAE that each belongs to.
 
     Raises:
-        ValueError: the three parts of `train` are not of one corpus, or no feature is active.
+        ValueError: the parts of `train` are not of one corpus and this SAE, or no feature is active.
     """
     table, texts, embeddings = train.table, train.texts, train.embeddings
-    if not table.shape[0] == len(embeddings) == len(texts):
-        raise ValueError(
-            f"{table.shape[0]} activation rows, {len(embeddings)} embeddings and {len(texts)} texts: "
-            "they must be of one corpus"
-        )
+    check_part(train, sae.d_sae if parents is None else len(parents))
     sets = draw_detection_set(table, embeddings, n_random=200, n_near=100, n_seeds=16, seed=seed)
     if not len(sets.features):
         active = "every active feature is active on all" if table.nnz else "no feature is active on any"
@@ -129,11 +137,19 @@ def name_features(
         `independent`, `second`, and `centroid`: the ten strongest training texts' centroid by the
         independent encoder, in place of the name. Where that scores low too, it is the feature that says
         nothing, not the name.
+
+    Raises:
+        ValueError: parts that are of another SAE or not of one corpus, too few texts, or no `Language`.
     """
+    language = as_language(language)
+    check_part(train, sae.d_sae)
+    check_part(test, sae.d_sae)
     train, test = (p._replace(texts=language.spaced(p.texts)) for p in (train, test))
     independent = EmbeddingCache(independent or load_independent(train.texts))
-    held_out = draw_detection_set(test.table, test.embeddings, n_random=0, seed=seed)
-    if not len(held_out.features):
+    held_out = (
+        draw_detection_set(test.table, test.embeddings, n_random=0, seed=seed) if len(test.texts) else None
+    )
+    if held_out is None or not len(held_out.features):
         raise ValueError(
             f"no feature is active on some of the {len(test.texts)} held-out texts and not on others: too "
             "few held-out texts, or another SAE's"
@@ -184,4 +200,14 @@ def term_scores(
 
 def as_shown(names: pd.DataFrame) -> pd.Series:
     """The names as a reader is to see them: "unnamed" where trust is low, the note of a spelling or form."""
-    return said(names).label.where(names.shown.astype(bool), "unnamed")
+    return said(names).label.where(flags(names.shown), "unnamed")
+
+
+def flags(shown: pd.Series) -> pd.Series:
+    """A column `shown` as booleans, a missing one False; raises ValueError for others ("False" is true)."""
+    found = [False if is_missing(value) else value for value in shown]
+    if other := [value for value in found if not isinstance(value, (bool, np.bool_))]:
+        raise ValueError(
+            f"`shown` must hold True or False, not {other[0]!r} (from a CSV?): keep names in parquet"
+        )
+    return pd.Series(found, index=shown.index, dtype=bool)

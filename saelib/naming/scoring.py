@@ -224,7 +224,14 @@ def score_names(
         index feature: `n` active held-out texts, the first judge's `score_judge` in full, `low` and `high`
         (of its `auroc`), `auroc_NAME`, `auroc_near_NAME`, `ap_NAME` of the others; with a lexicon
         `precision`, `recall`, `f1`, `npmi`. NaN for a feature active on fewer than `min_texts`.
+
+    Raises:
+        ValueError: a feature with two names, a judge of other names or texts, terms that are no lists.
     """
+    if not names.index.is_unique:
+        raise ValueError(
+            f"feature {names.index[names.index.duplicated()][0]} has two names: judge one of them"
+        )
     at = names.index.get_indexer(sets.features)
     sets = DetectionSet(*(part[at >= 0] for part in sets))
     at, n_texts, frame = (

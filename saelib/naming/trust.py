@@ -48,7 +48,12 @@ def name_signals(
         share of all training texts that hold the label's rarest word; `common`: how far that is above the
         log of 3%, else 0 (a word of every other text names nothing); `spelled`: for a name like "words
         beginning with st-", the share of the ten texts that hold such a word, else 0.
+
+    Raises:
+        ValueError: a feature that the table has not, terms that are no lists.
     """
+    if not names.index.isin(range(train.table.shape[1])).all():
+        raise ValueError(f"names have features beyond {train.table.shape[1] - 1}: they are another SAE's")
     rows, _ = top_texts(train.table, 10)
     strongest = [[train.texts[r] for r in rows[f] if r >= 0] for f in names.index]
     return signals_of(names, strongest, independent, Lexicon(train.texts, language))

@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 import sys
+import threading
 from dataclasses import replace
 from html.parser import HTMLParser
 from types import SimpleNamespace
@@ -37,7 +38,7 @@ from saelib.browser.notes import Notes, read_notes
 from saelib.browser.pictures import atlas_picture, feature_picture
 from saelib.browser.render import clean, error, render, visible
 from saelib.browser.report import export, page
-from saelib.browser.view import _most_together, make_view
+from saelib.browser.view import _most_together, check_feature, make_view
 from saelib.files import array_bytes, kept
 from saelib.sae import make_sae
 
@@ -815,3 +816,130 @@ def test_errors_name_the_remedy(view, tmp_path):
         make_view(view.sae, few, view.names)
     assert "Feature 3<" in browse(view, feature=3, mode="static").data
     assert export(view, tmp_path / "e")
+
+
+def again(view, names=None, **given):
+    encoded = EncodedTexts(view.by_text, view.texts, view.embeddings, view.domains)
+    return make_view(view.sae, encoded, view.names if names is None else names, folder=view.folder, **given)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda n: n.label, "a column `label`"),
+        (lambda n: n.drop(columns="label"), "a column `label`"),
+        (lambda n: n.set_axis(n.index + 1), "each once and in 0..23"),
+        (lambda n: n.set_axis(n.index + 0.5), "each once and in 0..23"),
+        (lambda n: n.set_axis([0, *range(23)]), "each once and in 0..23"),
+        (lambda n: n.assign(shown="False"), "True or False"),
+        (lambda n: n[["label"]].assign(shown=0.5), "True or False"),
+    ],
+)
+def test_names_that_are_none_are_refused(view, change, said):
+    with pytest.raises(ValueError, match=said):
+        again(view, change(view.names))
+
+
+def test_names_by_column_without_a_verdict_and_with_half_characters(view, tmp_path):
+    some = view.names.iloc[[3, 5, 9]]
+    assert again(view, some.reset_index()).labels == again(view, some).labels
+    unsure = again(view, view.names.assign(shown=[True, np.nan] * 12))
+    assert unsure.labels[3] == "unnamed" and unsure.labels[4] == "name4"
+    half = again(view, view.names.assign(label=np.array(["half \ud83d"] * 24, dtype=object)))
+    half.domains[:] = "half \ud83d"
+    assert export(half, tmp_path / "half", {3: "half \ud83d"}) and half.labels[4] == "half \ufffd"
+
+
+def test_groups_and_families_that_are_none_are_refused(view):
+    for given in (
+        {"groups": np.arange(3)},
+        {"families": pd.DataFrame({"family": [0], "feature": [3]})},
+        {"family_names": pd.DataFrame({"label": ["a"]})},
+    ):
+        with pytest.raises(ValueError, match="give one for each|as they are found"):
+            again(view, **given)
+
+
+@pytest.mark.parametrize("feature", [3.7, True, "1_0", "\u0663", float("inf"), None, b"3", "24"])
+def test_what_is_no_feature(view, feature):
+    with pytest.raises(ValueError, match="from 0 to 23"):
+        check_feature(view, feature)
+
+
+def test_features_of_a_page(view):
+    rows = lambda some: json.loads(re.search(r'id="data">(.*?)</script>', page(view, some), re.S)[1])["rows"]
+    assert rows(np.arange(24) > 20)["id"] == [21, 22, 23] and rows([])["id"] == []
+    with pytest.raises(IndexError):
+        page(view, [-1])
+    long = "x" * 60
+    view.stats["top_domain"] = [f"{long}{i % 2}" for i in range(24)]
+    assert set(rows([3, 4])["domain"]) == {f"{long}0", f"{long}1"}
+
+
+def test_sets_capitals_and_what_is_not_seen_are_found(view):
+    assert find(view, within={3, 9}).tolist() == find(view, within=(3, 9)).tolist()
+    assert find(view, keep=Keep(noted={3, 9})).tolist() == find(view, keep=Keep(noted=(3, 9))).tolist()
+    named = again(view, view.names.assign(label=["Stra\u00dfe caf\u00e9"] * 24))
+    for query in ("STRASSE", "stra\u00dfe", "cafe\u0301", "\u200bcaf\u00e9"):
+        assert len(find(named, query)) > 20, query
+
+
+def test_two_writers_keep_all_notes(tmp_path, monkeypatch):
+    (tmp_path / "a").mkdir()
+    monkeypatch.chdir(tmp_path / "a")
+    one, other = Notes("notes.json"), Notes("notes.json")
+    monkeypatch.chdir(tmp_path)  # they stay where they were opened
+
+    def write(notes, first):
+        for i in range(15):
+            notes.set(first + i, "half \ud83d")
+
+    threads = [threading.Thread(target=write, args=a) for a in ((one, 0), (other, 100))]
+    [t.start() for t in threads]
+    [t.join() for t in threads]
+    assert len(read_notes(tmp_path / "a" / "notes.json")) == 30 and not (tmp_path / "notes.json").exists()
+
+
+@pytest.mark.parametrize("content", ['{"0": ["a"]}', "null", "[" * 100_000])
+def test_what_is_no_file_of_notes(tmp_path, content):
+    file = tmp_path / "notes.json"
+    file.write_text('{"0": null, "1": "a"}')
+    assert read_notes(file) == {"1": "a"}
+    file.write_text(content)
+    with pytest.raises(ValueError, match="not a file of notes"):
+        read_notes(file)
+
+
+def test_a_gitignore_and_notes_by_number(view, tmp_path):
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / ".gitignore").write_text("data/\n")
+    export(view, tmp_path / "own", {6: "mine"})
+    assert (tmp_path / "own" / ".gitignore").read_text() == "data/\n"
+    assert pd.read_csv(tmp_path / "own" / "features.csv", index_col=0).user_note[6] == "mine"
+
+
+def test_an_encoder_that_fails_is_said(view):
+    def fails(_):
+        raise RuntimeError("out of memory")
+
+    view.encoder = SimpleNamespace(name="", fingerprint="", encode=fails)
+    b = Browser(view)
+    b.search.value, b.meaning.value = "river", True
+    assert "out of memory" in b.error.value and b.state.busy == ""
+    b.tabs.titles.value = "Try a sentence"
+    form = b.tabs.pages["Try a sentence"].children[0]
+    form.fields[0].value = "x"
+    form.button.click()
+    assert "out of memory" in form.wrong.value and b.state.busy == ""
+
+
+def test_what_cannot_be_kept_is_made(tmp_path):
+    (tmp_path / "file").write_text("")
+    assert kept(tmp_path / "file" / "x", (2,), lambda: np.ones(2)).tolist() == [1, 1]
+
+
+def test_a_domain_that_begins_with_a_line_is_in_the_legend(view):
+    view.stats["top_domain"] = ["_inner", "plain"] * 12
+    view.base_rate = pd.Series({"_inner": 0.5, "plain": 0.5})
+    shown = [t.get_text().strip() for t in atlas_picture(view).axes[0].get_legend().get_texts()]
+    assert shown == ["_inner", "plain"]

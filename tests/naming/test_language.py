@@ -13,7 +13,7 @@ from saelib.encoder import EmbeddingCache
 from saelib.naming import comparing
 from saelib.naming.candidates import TokenStream
 from saelib.naming.keybert import KeyBERTInterpreter
-from saelib.naming.language import Language
+from saelib.naming.language import Language, check_spaced
 from saelib.naming.lexicon import Lexicon
 from saelib.naming.pipeline import name_features
 from saelib.naming.spelling import content_words
@@ -141,3 +141,19 @@ def test_texts_without_a_concept_are_left_out():
     )
     found = comparing.concept_recovery(table, concepts, table, concepts)
     assert found.index.tolist() == ["fish"] and found.f1.tolist() == [1.0]
+
+
+@pytest.mark.parametrize("text", ["味道很好，服务周到，推荐大家。", "ﾎﾝﾎｼﾊﾟﾝｻｶﾅ", "𠀀𠀁𠀂𠀃𠀄𠀅𠀆", "ꦲꦤꦕꦫꦏꦲꦤ"])
+def test_clauses_are_no_words(text):
+    with pytest.raises(ValueError, match="no spaces between words"):
+        check_spaced([text] * 20)
+
+
+@pytest.mark.parametrize(
+    "language", ["german", None, Language(stop_words="english"), Language(stemmer="klingon")]
+)
+def test_what_is_no_language(words, language):
+    with pytest.raises(ValueError, match="language_for|stemmer must be"):
+        named(["a lamp", "a bowl"] * 20, words, language=language)
+    with pytest.raises(ValueError, match="language_for|stemmer must be"):
+        KeyBERTInterpreter(words.encode, language=language)

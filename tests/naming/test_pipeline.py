@@ -11,7 +11,7 @@ from saelib.activations import EncodedTexts
 from saelib.encoder import EmbeddingCache
 from saelib.naming import comparing
 from saelib.naming.lexicon import Lexicon
-from saelib.naming.pipeline import as_shown, name_features
+from saelib.naming.pipeline import as_shown, choose, name_features
 from saelib.sae import make_sae
 
 CONCEPTS = ["otter", "heron", "badger", "viper", "glacier", "harbour", "violin", "lantern"]
@@ -206,3 +206,38 @@ def test_strangers_corpora_neither_crash_nor_show_all_or_nothing(corpus, words):
     }
     assert (names.terms.str.len() >= 1).all() and names.trust.nunique() > 1
     assert 0 < names.shown.mean() < 1
+
+
+def test_tables_of_another_sae_and_no_held_out_texts_are_refused(planted, words):
+    sae, train, test, vectors = planted
+    none = EncodedTexts(test.table[:0], [], test.embeddings[:0], test.domains[:0])
+    wrong = [(make_sae("topk", 48, n, 2), train, test, f"the SAE {n}") for n in (7, 9)]
+    wrong += [(sae, train, test._replace(table=test.table[:, :4]), "has 4 features")]
+    wrong += [(sae, train, test._replace(texts=test.texts[:3]), "of one corpus")]
+    wrong += [(sae, train, none, "0 held-out texts")]
+    for *given, said in wrong:
+        with pytest.raises(ValueError, match=said):
+            name_features(*given, vectors, independent=words.encode)
+    with pytest.raises(ValueError, match="or NaN"):
+        name_features(sae, train, test, vectors, independent=lambda s: np.full((len(s), 2), np.nan))
+    named = choose(sae, train._replace(titles=[None, np.nan] * len(train.texts)), vectors, words.encode)
+    assert named.label.tolist() == CONCEPTS
+
+
+@pytest.mark.parametrize("shown", ["False", 0.5, 1])
+def test_a_verdict_is_true_or_false(shown):
+    names = pd.DataFrame({"label": ["a", "b"], "terms": [["a"], ["b"]], "kind": "concept", "note": ""})
+    assert as_shown(names.assign(shown=[True, np.nan])).tolist() == ["a", "unnamed"]
+    with pytest.raises(ValueError, match="True or False"):
+        as_shown(names.assign(shown=shown))
+
+
+def test_nothing_to_compare_is_said(planted, words):
+    sae, train, test, vectors = planted
+    with pytest.raises(ValueError, match="no names to judge"):
+        comparing.judge_all({}, sae, train, test, vectors)
+    scores = pd.DataFrame({"auroc": [0.5, 1.0]})
+    with pytest.raises(ValueError, match="no feature in common"):
+        comparing.paired_difference(scores, scores.set_axis([5, 6]))
+    table, concepts = sparse.csr_matrix(np.eye(2)[np.arange(40) % 2]), ["fish", None] * 20
+    assert comparing.concept_recovery(table, concepts, table, concepts).f1.tolist() == [1.0]

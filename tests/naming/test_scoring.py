@@ -186,6 +186,10 @@ def test_score_names_f1_few_texts_and_errors(random_case):
     assert few[["auroc", "ap", "low", "f1"]].isna().all(axis=None) and few.n[0] == (dense[:, 0] > 0).sum()
     with pytest.raises(ValueError, match="a row for each name and one for each held-out text"):
         score_names(names, {"encoder": (judge[0], x[:5])}, sets, table)
+    with pytest.raises(ValueError, match="has two names"):
+        score_names(pd.concat([names, names]), {}, sets, table)
+    with pytest.raises(ValueError, match="text, not lists"):
+        score_names(names.assign(terms="apple"), {"encoder": judge}, sets, table, Lexicon(texts))
 
 
 def test_independent_encoder_is_centred_and_falls_back_to_lsa(words, monkeypatch):

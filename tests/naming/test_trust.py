@@ -44,6 +44,13 @@ def test_signals_by_hand(train):
     assert chance.iloc[0] > chance.iloc[1], "a stray term must cost trust"
 
 
+def test_names_of_another_table_and_terms_that_are_text(train):
+    names = pd.DataFrame({"label": ["otter"], "terms": ["otter"]})
+    for wrong, said in ((names, "text, not lists"), (names.set_axis([99]), "another SAE's")):
+        with pytest.raises(ValueError, match=said):
+            name_signals(wrong, train, lambda s: np.ones((len(s), 2)))
+
+
 def test_a_feature_without_texts_or_name(train):
     names = pd.DataFrame({"label": ["", "red"], "terms": [[], ["red"]]}, index=[0, 1])
     found = name_signals(names, train, by_colour)

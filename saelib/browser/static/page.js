@@ -46,13 +46,15 @@ const show = async () => {
   document.title = chosen === null ? "Feature browser" : `Feature ${chosen}: ${rows.label[place.get(chosen)] ?? ""}`;
 };
 
+const fold = text => text.normalize("NFC").toUpperCase().toLowerCase();  // as the words of the names
+rows.words = rows.words.map(fold);
 const starts = word => {
   const plain = s => s.replace(/[.*+?^${}()|[\]\\]/g, "\\$&"), stem = word.replace(/(ies|y|es|s)$/, "");
   if (!/^[\x00-\x7f]*$/.test(word)) return new RegExp(plain(word));
   return new RegExp(`(?<!\\w)(?:${plain(word)}${word.length > 3 ? "" : "(?!\\w)"}|${plain(stem.length > 2 ? stem : word)}(?:y|ies|i|s|es)?(?!\\w))`);
 };
 const filter = () => {
-  const words = $("search").value.toLowerCase().split(/\s+/).filter(Boolean).map(starts);
+  const words = fold($("search").value).split(/\s+/).filter(Boolean).map(starts);
   const all = !words.length && !$("domain").value && !$("kind").value && !$("family").value && +$("trust").value === 0 && +$("density").value === 1 && !fence;
   const most = 10 ** ((1 - $("density").value) * -5) + 1e-9;
   kept = sequence.filter(i =>
@@ -83,7 +85,7 @@ const order = name => {
     b.textContent = b.textContent.replace(/ [▾▴]$/, "") + (b.dataset.sort === sort ? (down ? " ▾" : " ▴") : "");
   });
 };
-const values = name => [...new Set(rows[name])].filter(Boolean).sort().map(value => [value, value]);
+const values = name => [...new Set(rows[name])].filter(Boolean).sort().map(value => [value, value.length > 60 ? value.slice(0, 60) + "…" : value]);
 for (const [name, options] of [["domain", values("domain")], ["kind", values("kind")], ["family", data.families]])
   for (const [value, text] of options) {
     const option = $(name).appendChild(document.createElement("option"));
