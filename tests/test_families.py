@@ -231,6 +231,7 @@ def test_unsorted_families_silent_parents_gaps_and_none_at_all(words, monkeypatc
     pd.testing.assert_frame_equal(family_quality(table, turned).sort_index(), family_quality(table, members))
     parent = int(members.parent[members.parent >= 0].iloc[0])
     silent = table.multiply(np.arange(table.shape[1])[None] != parent).tocsr()
+    silent.eliminate_zeros()
     found = absorption(silent, members, np.zeros((table.shape[1], 3), int), np.ones((600, 2)))
     assert found.absorbed[found.parent == parent].isna().all() and found.absorbed.notna().any()
     x = np.eye(4, dtype=np.float32)

@@ -845,8 +845,7 @@ def test_names_by_column_without_a_verdict_and_with_half_characters(view, tmp_pa
     assert again(view, some.reset_index()).labels == again(view, some).labels
     unsure = again(view, view.names.assign(shown=[True, np.nan] * 12))
     assert unsure.labels[3] == "unnamed" and unsure.labels[4] == "name4"
-    half = again(view, view.names.assign(label=np.array(["half \ud83d"] * 24, dtype=object)))
-    half.domains[:] = "half \ud83d"
+    half = again(view, view.names.assign(label=pd.Series(["half \ud83d"] * 24, dtype=object)))
     assert export(half, tmp_path / "half", {3: "half \ud83d"}) and half.labels[4] == "half \ufffd"
 
 
