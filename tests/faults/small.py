@@ -50,7 +50,7 @@ def run(checkpoint=None, name="batchtopk", data=None, **settings):
     sae = make_sae(name, D_IN, 32, 3)
     settings = {"checkpoint": checkpoint, "checkpoint_every": 3, "progress": False} | settings
     result = train(sae, vectors() if data is None else data, CONFIG, **settings)
-    return digest(result.sae.state_dict(), result.history.to_json(double_precision=15), str(result.final))
+    return digest(result.sae.state_dict(), str(result.history.to_dict()), str(result.final))
 
 
 def content(folder):
