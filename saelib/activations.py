@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 from scipy import sparse
 
-from saelib.checks import whole
+from saelib.checks import one_each, whole
 from saelib.sae import SAE, as_embeddings, finite
 from saelib.store import EmbeddingStore, row_numbers
 
@@ -90,9 +90,8 @@ def feature_stats(table: sparse.csr_matrix, domains: np.ndarray | None = None) -
         "mean_active": total / np.maximum(n, 1),
     })  # fmt: skip
     if domains is not None:
+        one_each("domains", domains, table.shape[0])
         domains = pd.Series(np.asarray(domains, dtype=object)).fillna("all").astype(str)
-        if len(domains) != table.shape[0]:
-            raise ValueError(f"{len(domains)} domains for {table.shape[0]} texts: give one for each")
         names, codes = np.unique(domains.to_numpy(object), return_inverse=True)
         member = sparse.csr_matrix((np.ones(len(codes), np.float32), (codes, np.arange(len(codes)))))
         mass = (member @ table).toarray()  # (domains, F)

@@ -21,6 +21,7 @@ from scipy import sparse
 from scipy.stats import false_discovery_control, norm
 from torch import Tensor
 
+from saelib.checks import one_each
 from saelib.encoder import Encode
 from saelib.sae import SAE
 
@@ -129,8 +130,8 @@ def domain_contrast(
         ValueError: no text has the domain, or not each has a domain and a group.
     """
     for what, given in (("domains", domains), ("groups", groups)):
-        if given is not None and len(given) != acts.shape[0]:
-            raise ValueError(f"{len(given)} {what} for {acts.shape[0]} texts: give one for each")
+        if given is not None:
+            one_each(what, given, acts.shape[0])
     sides = []
     for name in (first, second):
         rows = np.flatnonzero(np.asarray(domains) == name)

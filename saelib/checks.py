@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sized
 from numbers import Integral
 from operator import index
 
@@ -21,6 +22,12 @@ def whole(name: str, value: object, least: int = 1, most: int = LARGEST) -> int:
         span = f"at least {least}" if found < least and most == LARGEST else f"in {least}..{most}"
         raise ValueError(f"{name} must be {span}, not {found}")
     return found
+
+
+def one_each(what: str, given: Sized, n: int) -> None:
+    """Raise ValueError where there is not one of `given` for each of n texts."""
+    if len(given) != n:
+        raise ValueError(f"{len(given)} {what} for {n} texts: give one for each")
 
 
 def number(name: str, value: object, most: float | None = None, zero: bool = False) -> float:

@@ -23,8 +23,15 @@ from datasets import ClassLabel, Dataset, DatasetDict, IterableDataset, Iterable
 
 from saelib.checks import whole
 from saelib.files import expanded
-from saelib.text_files import READERS, arrow_rows, check_column, class_name, read_rows, text_files
-from saelib.text_files import with_class_names as named
+from saelib.text_files import (
+    READERS,
+    arrow_rows,
+    check_column,
+    class_name,
+    read_rows,
+    text_files,
+    with_class_names,
+)  # fmt: skip
 
 SENTENCE_END = re.compile(r"(?<=[a-z0-9\)\"'’][.!?])\s+(?=[A-Z\"“(])")
 SURROGATE = re.compile("[\ud800-\udfff]")
@@ -141,7 +148,7 @@ def _rows(source: object, text: str, domain: str | None, title: str | None) -> I
         part = source.select_columns([name for name in wanted if name in source.column_names])
         return arrow_rows(part.with_format("arrow").iter(4096), part.features)
     if isinstance(source, IterableDataset):
-        return named(source, source.features or {})
+        return with_class_names(source, source.features or {})
     if isinstance(source, (DatasetDict, IterableDatasetDict)):
         raise ValueError(f"choose one split of the data set: source[split], split one of {sorted(source)}")
     if isinstance(source, np.ndarray):

@@ -70,9 +70,14 @@ def array_bytes(array: np.ndarray) -> memoryview:
     return buffer.getbuffer()
 
 
+def readable_json(value: dict) -> bytes:
+    """What `write_json` writes."""
+    return json.dumps(value, indent=1).encode()
+
+
 def write_json(path: Path, value: dict) -> None:
     """Write readable JSON as `write` does."""
-    write(path, json.dumps(value, indent=1).encode())
+    write(path, readable_json(value))
 
 
 @contextmanager

@@ -52,13 +52,10 @@ def save_pretrained(
     table, file = parquet.read_table(io.BytesIO(names.to_parquet())), io.BytesIO()
     signed = {**table.schema.metadata, b"saelib": _digest(sae, table)}
     parquet.write_table(table.replace_schema_metadata(signed), file)
-    content = {
-        NAMES: file.getbuffer(),
-        CARD: card.encode(),
-    }  # what cannot be written fails before all writing
+    text = card.encode()  # what cannot be written fails before all writing
     sae.save(folder, **about)
-    for name, data in content.items():
-        write(folder / name, data)
+    write(folder / NAMES, file.getbuffer())
+    write(folder / CARD, text)
     return folder
 
 

@@ -39,7 +39,16 @@ from torch import Tensor, nn
 
 from saelib import processes
 from saelib.checks import number, whole
-from saelib.files import as_json, only_writer, read_tensor_file, resolved, tensor_file, write, write_json
+from saelib.files import (
+    as_json,
+    only_writer,
+    read_tensor_file,
+    readable_json,
+    resolved,
+    tensor_file,
+    write,
+    write_json,
+)  # fmt: skip
 
 
 class Loss(NamedTuple):
@@ -195,7 +204,7 @@ class SAE(nn.Module):
         data, file = tensor_file(self.state_dict(), cfg), folder / "sae.safetensors"
         readable, cfg_file = json.loads(as_json(cfg)), folder / "cfg.json"
         there = [path.read_bytes() if path.is_file() else None for path in (file, cfg_file)]
-        if there != [data, json.dumps(readable, indent=1).encode()]:
+        if there != [data, readable_json(readable)]:
             with only_writer(folder):
                 write(file, data)
                 write_json(cfg_file, readable)

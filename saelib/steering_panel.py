@@ -47,9 +47,7 @@ class SteeredSearch:
     ) -> None:  # fmt: skip
         self.sae, self.texts, self.encode, self.names, self.n = sae, texts, encode, names, n
         self.families, typical = families or {}, steering.typical(texts.table)
-        self.typical = np.where(
-            typical > 0, typical, np.ones_like(typical)
-        )  # 1 where no text has the feature
+        self.typical = np.where(typical > 0, typical, 1)  # where no text has the feature, any number does
         self.by_feature = texts.table.tocsc()
         self.ask("")
 

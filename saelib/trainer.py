@@ -6,8 +6,7 @@ orthogonal to its rows, clipping, Adam with warm-up and linear decay, decoder ro
 How L0 meets its target L0*: TopK has it by construction while k is small beside d_sae; for Vanilla λ is
 steered (`Trainer.steer`); JumpReLU learns as BatchTopK first, so that its thresholds start where L0 is the
 target. At the end one number of Vanilla, BatchTopK and JumpReLU is moved (`SAE.calibrate`) on texts that no
-step used. Checkpoints are safetensors +
-JSON; a resumed run is bit for bit the run that was not interrupted.
+step used. Checkpoints are safetensors + JSON; a resumed run is bit for bit the run that was not interrupted.
 """
 
 from __future__ import annotations
@@ -204,8 +203,13 @@ class Trainer:
         change = 0.0 if old is None else gap - (old.clamp_min(1e-3) / target).log()
         state["coefficient"] = state["coefficient"] * (0.015 * gap + 0.3 * change).clamp(-0.02, 0.02).exp()
 
+    def calibrate(self) -> None:
+        """Bring L0 to its target by one number, at the end or where it does not touch the run."""
+        if self.state["step"] == self.config.steps or self.learner.calibrate_anytime:
+            self.sae.calibrate(self.calibration, self.target)
+
     def evaluate(self, held_out: Tensor) -> Evaluation:
-        """Calibrate (at the end, or where it does not touch the run), evaluate, write a line of history.
+        """Calibrate, evaluate, write a line of history.
 
         Raises:
             FloatingPointError: the loss is NaN or infinite.
@@ -213,8 +217,7 @@ class Trainer:
         sae, step, total = self.sae, self.state["step"], float(processes.mean(self.loss.total.detach()))
         if not math.isfinite(total):
             raise FloatingPointError(f"the loss is {total} at step {step}: lower lr (now {self.config.lr})")
-        if step == self.config.steps or self.learner.calibrate_anytime:
-            sae.calibrate(self.calibration, self.target)
+        self.calibrate()
         now = evaluate(sae, held_out)
         dead_train = float((sae.samples_since_active > self.dead_after).float().mean())
         line = {"step": step, "loss": total, **now._asdict(), "dead_train": dead_train}

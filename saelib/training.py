@@ -157,8 +157,8 @@ def _run(
             raise KeyboardInterrupt(f"stopped at step {trainers[0].state['step']}: {kept}") from None
         seconds = time.perf_counter() - began
         for t in trainers:  # a run that stops early calibrates what it gives back, and not its checkpoint
-            if t.state["step"] < t.config.steps and t.learner.calibrate_anytime:
-                t.sae.calibrate(embeddings.calibration, t.target)
+            if t.state["step"] < t.config.steps:
+                t.calibrate()
         return [
             TrainResult(
                 t.sae.eval(), pd.DataFrame(t.state["history"]), evaluate(t.sae, embeddings.held_out), seconds

@@ -9,7 +9,7 @@ import ipywidgets as w
 from markupsafe import Markup
 
 from saelib.browser import cards, compare
-from saelib.browser.controls import WIDE, Pager, State, button, html, labelled
+from saelib.browser.controls import WIDE, Pager, State, html, labelled
 from saelib.browser.lookup import texts_with
 from saelib.browser.notes import Notes
 from saelib.browser.render import box, clean, error
@@ -28,7 +28,8 @@ class Form(w.VBox):
         self, state: State, fields: list[w.Widget], label: str, answer: Callable[..., Markup]
     ) -> None:
         self.state, self.fields, self.answer = state, fields, answer
-        self.button = button(label, "")
+        size = w.Layout(width="auto", min_width="150px")
+        self.button = w.Button(description=label, layout=size)
         self.wrong, self.out = html(layout=WIDE), html(layout=WIDE)
         rows = w.Box(fields, layout=w.Layout(flex_flow="row wrap", width="100%"))
         super().__init__([rows, w.HBox([self.button]), self.wrong, self.out])

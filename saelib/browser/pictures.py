@@ -12,13 +12,14 @@ from saelib.browser.atlas import BLUE, domain_looks
 from saelib.browser.lookup import band_texts, landmarks
 from saelib.browser.render import clean, number
 from saelib.browser.view import FeatureView
+from saelib.plots import in_legend, plain
 
 
 def drawn(text: object, limit: int) -> str:
     """Text for a picture: one line, no TeX, only characters that matplotlib's font has (others would
     warn)."""
     line = "".join(c if ord(c) < 0x500 or 0x2010 <= ord(c) <= 0x2026 else "□" for c in clean(text, limit))
-    return line.replace("$", r"\$")
+    return plain(line)
 
 
 def atlas_picture(view: FeatureView) -> plt.Figure:
@@ -31,8 +32,7 @@ def atlas_picture(view: FeatureView) -> plt.Figure:
         here = groups == name
         look = {"color": colour, "marker": shape.marker, "alpha": 0.75, "linewidths": 0}
         if here.any():
-            label = drawn(f" {name}" if name[0] == "_" else name, 34)  # "_" first: left out of a legend
-            axis.scatter(*view.xy[live[here]].T, s=size[here], label=label, **look)
+            axis.scatter(*view.xy[live[here]].T, s=size[here], label=drawn(in_legend(name), 34), **look)
     halo = {"facecolor": "white", "alpha": 0.65, "pad": 0.6, "edgecolor": "none"}
     for f in landmarks(view):
         place = {"fontsize": 7.5, "ha": "center", "va": "bottom", "bbox": halo}

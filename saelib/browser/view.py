@@ -24,6 +24,7 @@ from saelib.activations import EncodedTexts, feature_stats, top_texts
 from saelib.attribution import WordEffects, word_effects
 from saelib.browser import atlas
 from saelib.browser.render import environment
+from saelib.checks import one_each
 from saelib.corpus import mended
 from saelib.encoder import Encoder
 from saelib.families import MEMBERS
@@ -282,8 +283,8 @@ def make_view(
         found = f"the table is {table.shape}, for {n} texts, {len(texts.embeddings)} embeddings"
         raise ValueError(f"{found} and d_sae {sae.d_sae}: read the texts with this SAE (read_texts)")
     names, folder = _checked(names, sae.d_sae), None if folder is None else resolved(folder)
-    if groups is not None and len(groups) != n:
-        raise ValueError(f"{len(groups)} groups for {n} texts: give one for each")
+    if groups is not None:
+        one_each("groups", groups, n)
     if families is not None and not families["feature"].between(0, sae.d_sae - 1).all():
         raise ValueError(f"families have features beyond {sae.d_sae - 1}: find them in this SAE's table")
     for frame, columns in ((families, MEMBERS), (family_names, ["label", "shown"])):

@@ -146,10 +146,8 @@ def name_features(
     check_part(test, sae.d_sae)
     train, test = (p._replace(texts=language.spaced(p.texts)) for p in (train, test))
     independent = EmbeddingCache(independent or load_independent(train.texts))
-    held_out = (
-        draw_detection_set(test.table, test.embeddings, n_random=0, seed=seed) if len(test.texts) else None
-    )
-    if held_out is None or not len(held_out.features):
+    held_out = draw_detection_set(test.table, test.embeddings, n_random=0, seed=seed)
+    if not len(held_out.features):
         raise ValueError(
             f"no feature is active on some of the {len(test.texts)} held-out texts and not on others: too "
             "few held-out texts, or another SAE's"

@@ -70,7 +70,7 @@ def draw_detection_set(
     texts = torch.from_numpy(np.ascontiguousarray(embeddings, dtype=np.float32))
     random = np.full((len(features), min(n_random, n)), -1)
     near = np.full((len(features), min(max(n_near, half.max(initial=0)), n)), -1)
-    some = min(16, max(2**20 // n, 1))
+    some = min(16, max(2**20 // max(n, 1), 1))
     for start in range(0, len(features), 64):  # blocks of features bound the memory
         block = slice(start, start + 64)
         off = csc[:, features[block]].toarray().T == 0
