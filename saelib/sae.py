@@ -340,8 +340,12 @@ class JumpReLUSAE(SAE):
 
     def activate_in_training(self, pre: Tensor) -> tuple[Tensor, Tensor]:
         f, step = jump_relu(pre, self.threshold, self.bandwidth)
-        l0 = processes.mean(step.sum(1).mean())
-        return f, l0 / self.d_sae if self.target_l0 is None else (l0 / self.target_l0 - 1).square()
+        return f, self.penalty(step.sum(1).mean())
+
+    def penalty(self, l0: Tensor) -> Tensor:
+        """Of the mean L0 of a batch."""
+        l0 = processes.mean(l0)
+        return l0 / self.d_sae if self.target_l0 is None else (l0 / self.target_l0 - 1).square()
 
     def start(self, sample: Tensor, target_l0: float | None) -> None:
         super().start(sample, target_l0)

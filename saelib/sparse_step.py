@@ -1,12 +1,11 @@
-"""The fast training step of TopK and BatchTopK on a CPU: the loss of `SAE.loss`, at a fraction of its cost.
+"""The fast training step on a CPU: the loss of `SAE.loss`, at a fraction of its cost.
 
-Of a text's d_sae activations k are not zero. The dense formula multiplies the zeros too, forward and
+Of a text's d_sae activations a few are not zero. The dense formula multiplies the zeros too, forward and
 backward: five matrix products. Here one is left, the encoder's, and everything else touches the selected
 entries only. The results are equal (`tests/test_sparse_step.py`: to 1e-10 in float64). On a GPU dense
 products are nearly free, and `SAE.loss` is used.
 
-Letters as in `sae.py`: B batch, D = d_in, F = d_sae; E selected entries, which are kept as the CSR arrays
-crow (B + 1,), cols (E,), values (E,): the entries of text i are those from crow[i] to crow[i + 1].
+Letters as in `sae.py`: B batch, D = d_in, F = d_sae; E selected entries.
 """
 
 from __future__ import annotations
@@ -22,45 +21,78 @@ from scipy import sparse
 from torch import Tensor
 
 from saelib import processes
-from saelib.sae import SAE, BatchTopKSAE, Loss, TopKSAE, aux_loss
+from saelib.sae import SAE, BatchTopKSAE, JumpReLUSAE, Loss, TopKSAE, VanillaSAE, aux_loss, jump_relu
 
 SCREEN = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()  # without it bfloat16 is slower
+DENSE = 8  # of more entries than one in so many, five dense products are faster
 TINY = np.finfo(np.float32).tiny
 warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
 
 
 def loss_function(sae: SAE) -> Callable[..., Loss]:
     """What computes this SAE's training loss fastest where its weights are: `sparse_loss` or `sae.loss`."""
-    is_sparse = isinstance(sae, TopKSAE) and sae.W_enc.device.type == "cpu"
-    return partial(sparse_loss, sae) if is_sparse else sae.loss
+    return partial(sparse_loss, sae) if sae.W_enc.device.type == "cpu" else sae.loss
 
 
 def sparse_loss(
-    sae: TopKSAE, x: Tensor, coefficient: float, dead: Tensor | None, k_aux: int, aux_coef: float
+    sae: SAE, x: Tensor, coefficient: float | Tensor, dead: Tensor | None, k_aux: int, aux_coef: float
 ) -> Loss:
-    """`sae.loss` by the sparse step: same arguments (there is no penalty), same loss, same gradients."""
+    """`sae.loss` by the sparse step: same arguments, same loss, same gradients."""
     z = sae.normalize(x)
-    crow, cols, values = select(sae, z)
+    found = select(sae, z)
+    if found is None:  # too many entries
+        return sae.loss(x, coefficient, dead, k_aux, aux_coef)
+    at, pre = Places(found[0], found[1], sae.d_sae), found[2]
     W_enc = sae.W_enc.t()  # (F, D): row by row in memory, as W_dec
-    z_hat = SparseDecode.apply(z, W_enc, sae.b_enc, sae.W_dec, crow, cols, values) + sae.b_dec
+    f, penalty = activate(sae, SparseEncode.apply(z, W_enc, sae.b_enc, at, pre), at)
+    z_hat = SparseDecode.apply(f, sae.W_dec, at) + sae.b_dec
     recon = (z - z_hat).square().sum(1).mean() / sae.d_in
     aux = z.new_zeros(())
     if dead is not None and len(dead):  # sparse: gradients of the dead rows alone, added to the others'
         enc, dec = (nnf.embedding(dead, W, sparse=True) for W in (W_enc, sae.W_dec))
         aux = aux_loss(z, z_hat, enc.t(), sae.b_enc[dead], dec, k_aux)
-    active = torch.zeros(sae.d_sae, dtype=torch.bool)
-    active[cols.long()] = True
-    l0 = torch.tensor(len(values) / len(z))
-    return Loss(recon + aux_coef * aux, recon.detach(), l0, aux.detach(), active)
+    fired, active = f.detach() > 0, torch.zeros(sae.d_sae, dtype=torch.bool)
+    active[at.cols[fired].long()] = True
+    total = recon + coefficient * penalty + aux_coef * aux
+    return Loss(total, recon.detach(), fired.sum() / len(z), aux.detach(), active)
+
+
+def activate(sae: SAE, pre: Tensor, at: Places) -> tuple[Tensor, Tensor]:
+    """`sae.activate_in_training` of the selected entries (E,) alone: f (E,) and the penalty."""
+    if isinstance(sae, JumpReLUSAE):
+        f, step = jump_relu(pre, sae.threshold.index_select(0, at.cols), sae.bandwidth)
+        return f, sae.penalty(step.sum() / at.n_texts)
+    if isinstance(sae, VanillaSAE):
+        norms = sae.W_dec.norm(dim=1).index_select(0, at.cols)
+        return pre, (pre * norms).sum() / at.n_texts / sae.d_in
+    return pre, pre.new_zeros(())
 
 
 @torch.no_grad()
-def select(sae: TopKSAE, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def select(sae: SAE, z: Tensor) -> tuple[Tensor, Tensor, Tensor] | None:
+    """The entries of π that f or a gradient depends on, of z (B, D): (crow, cols, π), CSR.
+
+    TopK and BatchTopK: the positive ones that training keeps. Vanilla: the positive ones. JumpReLU: those
+    over θ − ε/2. None where these are so many that the dense formula is the faster.
+    """
+    if isinstance(sae, TopKSAE):
+        return select_largest(sae, z)
+    pre = torch.addmm(sae.b_enc, z, sae.W_enc)
+    least = sae.threshold - sae.bandwidth / 2 if isinstance(sae, JumpReLUSAE) else 0.0
+    found = np.flatnonzero((pre > least).numpy())
+    if len(found) > pre.numel() // DENSE:
+        return None
+    rows, cols = np.divmod(found, sae.d_sae)
+    return _offsets(rows, len(z)), torch.from_numpy(cols.astype(np.int32)), pre.flatten()[found]
+
+
+@torch.no_grad()
+def select_largest(sae: TopKSAE, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The entries of ReLU(π) that training keeps of z (B, D): the k largest of each row, or the k·B of
     the batch.
 
-    Returns (crow, cols, values). Where the CPU multiplies bfloat16 fast, such a product only screens: an
-    eighth more entries than wanted, whose exact values decide.
+    Where the CPU multiplies bfloat16 fast, such a product only screens: an eighth more entries than wanted,
+    whose exact values decide.
     """
     screen = SCREEN and sae.d_sae >= 2048 and z.dtype == torch.float32
     if screen:  # positive bfloat16 numbers sort as the whole numbers with the same bits
@@ -127,33 +159,64 @@ def products(a: Tensor, b: Tensor, crow: Tensor, cols: Tensor) -> Tensor:
     return torch.sparse.sampled_addmm(where, a, b.detach(), beta=0).values()
 
 
-class SparseDecode(torch.autograd.Function):
-    """ẑ = Σ f_i W_dec,i over the selected entries only, with gradients to the encoder as well.
+class Places:
+    """Where E selected entries stand in a matrix (B, F): those of text i are crow[i] to crow[i + 1].
 
-    For a fixed selection, f_e = z[row_e] · W_enc[col_e] + b_enc[col_e] for each selected entry e. Sums
-    over the entries of a text (ẑ) or of a feature (the gradients) are `embedding_bag`s: weighted sums of
-    rows of a matrix. It replaces four of the dense formula's five matrix products. z gets no gradient.
+    Sums over the entries of a text (ẑ) or of a feature (the gradients) are `embedding_bag`s: weighted sums
+    of rows of a matrix.
     """
 
+    def __init__(self, crow: Tensor, cols: Tensor, d_sae: int) -> None:
+        self.crow, self.cols, self.n_texts = crow, cols, len(crow) - 1
+        entries = (np.arange(len(cols)), cols.numpy(), crow.numpy())
+        by_feature = sparse.csr_matrix(entries, shape=(self.n_texts, d_sae)).tocsc()
+        self.order = torch.from_numpy(by_feature.data)
+        rows, starts = by_feature.indices, by_feature.indptr[:-1]
+        self.rows, self.starts = (torch.from_numpy(a.astype(np.int32)) for a in (rows, starts))
+
+    def per_text(self, source: Tensor, weights: Tensor) -> Tensor:
+        """Σ weights_e source[col_e] over the entries e of each text: (F, D), (E,) → (B, D)."""
+        return _bags(self.cols, source, self.crow[:-1], weights)
+
+    def per_feature(self, source: Tensor, weights: Tensor) -> Tensor:
+        """Σ weights_e source[row_e] over the entries e of each feature: (B, D), (E,) → (F, D)."""
+        return _bags(self.rows, source, self.starts, weights[self.order])
+
+
+def _bags(index: Tensor, source: Tensor, starts: Tensor, weights: Tensor) -> Tensor:
+    return nnf.embedding_bag(index, source, starts, mode="sum", per_sample_weights=weights)
+
+
+class SparseEncode(torch.autograd.Function):
+    """π_e = z[row_e] · W_enc[col_e] + b_enc[col_e] of the selected entries, known already.
+
+    z gets no gradient."""
+
     @staticmethod
-    def forward(ctx, z, W_enc, b_enc, W_dec, crow, cols, values):  # noqa: ANN001, ANN205
-        ctx.save_for_backward(z, W_dec, crow, cols, values)
-        return nnf.embedding_bag(cols, W_dec, crow[:-1], mode="sum", per_sample_weights=values)
+    def forward(ctx, z, W_enc, b_enc, at, pre):  # noqa: ANN001, ANN205, ARG004
+        ctx.save_for_backward(z, b_enc)
+        ctx.at = at
+        return pre.view_as(pre)
 
     @staticmethod
     def backward(ctx, grad):  # noqa: ANN001, ANN205
-        z, W_dec, crow, cols, values = ctx.saved_tensors
+        z, b_enc = ctx.saved_tensors
+        grad_b_enc = torch.zeros_like(b_enc).index_add_(0, ctx.at.cols, grad)
+        return None, ctx.at.per_feature(z, grad), grad_b_enc, None, None
+
+
+class SparseDecode(torch.autograd.Function):
+    """f W_dec, (B, D), of the selected entries f (E,) alone."""
+
+    @staticmethod
+    def forward(ctx, f, W_dec, at):  # noqa: ANN001, ANN205
+        ctx.save_for_backward(f, W_dec)
+        ctx.at = at
+        return at.per_text(W_dec, f)
+
+    @staticmethod
+    def backward(ctx, grad):  # noqa: ANN001, ANN205
+        f, W_dec = ctx.saved_tensors
         grad = grad.contiguous()
-        grad_f = products(grad, W_dec.t(), crow, cols)  # ∂L/∂f_e = ∂L/∂ẑ[row_e] · W_dec[col_e]
-        entries = (np.arange(len(cols)), cols.numpy(), crow.numpy())
-        by_feature = sparse.csr_matrix(entries, shape=(len(z), len(W_dec))).tocsc()
-        order = torch.from_numpy(by_feature.data)
-        rows, bags = (
-            torch.from_numpy(a.astype(np.int32)) for a in (by_feature.indices, by_feature.indptr[:-1])
-        )
-
-        def per_feature(source: Tensor, weights: Tensor) -> Tensor:
-            return nnf.embedding_bag(rows, source, bags, mode="sum", per_sample_weights=weights[order])
-
-        grad_b_enc = torch.zeros_like(W_dec[:, 0]).index_add_(0, cols, grad_f)
-        return None, per_feature(z, grad_f), grad_b_enc, per_feature(grad, values), None, None, None
+        grad_f = products(grad, W_dec.t(), ctx.at.crow, ctx.at.cols)  # ∂L/∂ẑ[row_e] · W_dec[col_e]
+        return grad_f, ctx.at.per_feature(grad, f), None

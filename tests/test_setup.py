@@ -276,3 +276,10 @@ def test_imports_go_one_way():
 def test_no_import_hides_under_type_checking():
     hidden = [path.name for path in MODULES if "TYPE_CHECKING" in path.read_text("utf-8")]
     assert not hidden, hidden
+
+
+def test_the_front_door_opens_without_what_takes_long_to_import():
+    slow = ("sentence_transformers", "transformers", "keybert", "umap", "plotly", "ipywidgets")
+    code = f"import sys, saelib; print([m for m in {slow} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout.strip() == "[]"
