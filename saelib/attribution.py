@@ -23,12 +23,12 @@ from torch import Tensor
 
 from saelib.checks import one_each
 from saelib.encoder import Encode
-from saelib.sae import SAE
+from saelib.sae import SAE, finite
 
 
 def _rows(sae: SAE, *embeddings: np.ndarray) -> Tensor:
-    """Embeddings (d_in,) as rows on the SAE's device."""
-    return torch.from_numpy(np.stack(embeddings).astype(np.float32)).to(sae.mean.device)
+    """Embeddings (d_in,) as rows on the SAE's device; raises ValueError for NaN and infinity."""
+    return finite(np.stack(embeddings), "explained").to(sae.mean.device)
 
 
 @torch.no_grad()

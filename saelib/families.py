@@ -57,6 +57,12 @@ def spanning_forest(edges: sparse.csr_matrix) -> sparse.csr_matrix:
     return -tree.tocsr()
 
 
+def check_members(members: pd.DataFrame, d_sae: int) -> None:
+    """Raise ValueError for a member that is no feature of this SAE."""
+    if not members["feature"].between(0, d_sae - 1).all():
+        raise ValueError(f"families have features beyond {d_sae - 1}: find them in this SAE's table")
+
+
 def descend(forest: sparse.csr_matrix, roots: np.ndarray) -> pd.DataFrame:
     """All that is reached from each root: columns `MEMBERS`, `family` counting the roots from 0.
 

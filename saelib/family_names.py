@@ -12,6 +12,7 @@ from scipy import sparse
 
 from saelib.activations import EncodedTexts, feature_stats
 from saelib.encoder import EmbeddingCache, Encode
+from saelib.families import check_members
 from saelib.naming.language import ENGLISH, Language
 from saelib.naming.pipeline import choose, top_rows
 from saelib.naming.trust import THRESHOLD, name_signals, trust
@@ -33,16 +34,23 @@ def name_families(
     """Names chosen on training texts: candidates of self-activation are asked of the family's root.
 
     Args:
-        members: of `find_families`, or any frame with `family` (0, 1, …) and `feature`, the root first.
+        members: of `find_families`, or any frame with `family` (0, 1, …) and `feature`, the root first (or
+            with the `parent` −1).
         vectors: the cache of the encoder that made the embeddings. independent: a second opinion,
             `load_independent(train.texts)`. language: stop words and stemmer of the texts' language.
 
     Returns:
         index family: `label`, `terms`, `trust`, `shown` (False: to be read as "unnamed"), `top_rows`.
+
+    Raises:
+        ValueError: a member that is no feature of this SAE.
     """
     if not len(members):
         columns, index = ["label", "terms", "trust", "shown", "top_rows"], pd.Index([], name="family")
         return pd.DataFrame(columns=columns, index=index).astype({"trust": float, "shown": bool})
+    check_members(members, sae.d_sae)
+    if "parent" in members:
+        members = members.sort_values("parent", key=lambda p: p >= 0, kind="stable")
     wide, first = train._replace(table=family_table(train.table, members)), members.drop_duplicates("family")
     roots = np.zeros(wide.table.shape[1], np.int64)  # families may be numbered with gaps
     roots[first.family] = first.feature

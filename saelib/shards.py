@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -104,12 +105,20 @@ def remove_replaced(path: Path, manifest: dict) -> None:
 
 
 def text_digest(rows: list[dict], version: int) -> str:
-    """What tells whether a shard holds these texts, domains and titles."""
+    """What tells whether a shard holds these texts, domains and titles.
+
+    \\0, \\1 and \\2 end the three; where a field itself holds one of them, it is marked by a \\3.
+    """
     digest = hashlib.sha256()
+
+    def add(field: str, end: bytes) -> None:
+        digest.update(re.sub(rb"[\0-\3]", b"\3\\g<0>", field.encode("utf-8", "surrogatepass")) + end)
+
     for row in rows:
-        digest.update(row["text"].encode("utf-8", "surrogatepass") + b"\0" + row["domain"].encode() + b"\1")
+        add(row["text"], b"\0")
+        add(row["domain"], b"\1")
         if version > 1 and row.get("title"):
-            digest.update(row["title"].encode() + b"\2")
+            add(row["title"], b"\2")
     return digest.hexdigest()[:16]
 
 

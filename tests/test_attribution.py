@@ -42,6 +42,13 @@ def test_shares_add_up_to_one_and_are_what_they_say(sae, words):
     assert parts.act[:-2].is_monotonic_decreasing and abs(parts.share["bias"]) > 1e-4
 
 
+def test_of_nan_nothing_is_explained(sae):
+    x = np.full(sae.d_in, np.nan, np.float32)
+    for explain in (lambda: explain_embedding(sae, x), lambda: cosine_parts(sae, x, x)):
+        with pytest.raises(ValueError, match="NaN or infinity"):
+            explain()
+
+
 def test_a_wrong_decoder_breaks_the_sum(words):
     """The sum is a check: with a decode that leaves the bias out it is not 1."""
     sae = make_sae("topk", 48, 24, 4)

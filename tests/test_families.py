@@ -237,7 +237,10 @@ def test_unsorted_families_silent_parents_gaps_and_none_at_all(words, monkeypatc
     x = np.eye(4, dtype=np.float32)
     texts = EncodedTexts(table[:4], ["a"] * 4, x, np.array(["all"] * 4))
     assert not len(name_families(make_sae("topk", 4, 42, 2), texts, members[:0], words.encode, words.encode))
-    with_gap, asked = members[members.family > 0], []
+    beyond = members.assign(feature=members.feature + 42)
+    with pytest.raises(ValueError, match="features beyond 41"):
+        name_families(make_sae("topk", 4, 42, 2), texts, beyond, words.encode, words.encode)
+    with_gap, asked = members[members.family > 0].sample(frac=1, random_state=0), []
     monkeypatch.setattr(family_names, "choose", lambda *_, parents, **__: asked.extend(parents) or 1 / 0)
     with pytest.raises(ZeroDivisionError):
         name_families(make_sae("topk", 4, 42, 2), texts, with_gap, words.encode, words.encode)

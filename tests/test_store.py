@@ -1,5 +1,6 @@
 """The store: nothing is lost, nothing damaged is served, and batches repeat."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -13,7 +14,7 @@ import torch
 from saelib.activations import read_texts
 from saelib.files import InUseError, only_writer, write
 from saelib.sae import make_sae
-from saelib.shards import bytes_per_text, checksum
+from saelib.shards import bytes_per_text, checksum, text_digest
 from saelib.store import EmbeddingStore, StoreError, batch_plan
 
 
@@ -289,6 +290,18 @@ def test_a_manifest_that_lies_is_refused(tmp_path, rows, words, change):
         lies(store.path, change, signed)
         with pytest.raises(StoreError):
             EmbeddingStore(store.path)
+
+
+def test_no_other_texts_have_the_digest_of_these():
+    row = {"text": "a", "domain": "b", "title": "c"}
+    others = [
+        [row | {"text": "a\0b\1c\2a"}], [{"text": "a\0b\1c", "domain": "b", "title": ""}], [row, row],
+        [{"text": "a", "domain": "b\1c\2", "title": ""}], [row | {"text": "a\3"}], [row | {"text": "a\3\3"}],
+        [{"text": "a", "domain": "b", "title": ""}, {"text": "", "domain": "", "title": "c"}],
+    ]  # fmt: skip
+    assert len({text_digest(rows, 2) for rows in [[row], *others]}) == 8
+    plain = hashlib.sha256(b"a\0b\1c\2").hexdigest()  # of texts without such characters: as it always was
+    assert text_digest([row], 2) == plain[:16]
 
 
 def test_damage_is_found_and_redone_alone(tmp_path, rows, words):

@@ -27,7 +27,7 @@ from saelib.browser.render import environment
 from saelib.checks import one_each
 from saelib.corpus import mended
 from saelib.encoder import Encoder
-from saelib.families import MEMBERS
+from saelib.families import MEMBERS, check_members
 from saelib.files import resolved
 from saelib.naming.lexicon import check_terms
 from saelib.naming.pipeline import as_shown, flags
@@ -233,7 +233,8 @@ class FeatureView:
             return []
         terms = _listed(self.names.at[feature, "terms"])
         scores = _listed(self.names.at[feature, "term_scores"]) if "term_scores" in self.names else []
-        return [(str(t), float(s)) for t, s in zip(terms, scores or [np.nan] * len(terms), strict=True)]
+        scores = scores if len(scores) == len(terms) else [np.nan] * len(terms)
+        return [(str(t), float(s)) for t, s in zip(terms, scores, strict=True)]
 
     def encode(self, texts: list[str]) -> np.ndarray:
         """Embeddings of new texts; a ValueError where there is no encoder."""
@@ -285,8 +286,8 @@ def make_view(
     names, folder = _checked(names, sae.d_sae), None if folder is None else resolved(folder)
     if groups is not None:
         one_each("groups", groups, n)
-    if families is not None and not families["feature"].between(0, sae.d_sae - 1).all():
-        raise ValueError(f"families have features beyond {sae.d_sae - 1}: find them in this SAE's table")
+    if families is not None:
+        check_members(families, sae.d_sae)
     for frame, columns in ((families, MEMBERS), (family_names, ["label", "shown"])):
         if frame is not None and not set(columns) <= set(frame):
             raise ValueError(f"families and their names are frames with {columns}, as they are found")

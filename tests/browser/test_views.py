@@ -745,6 +745,9 @@ def test_names_read_back_from_elsewhere(view):
         make_view(view.sae, encoded, as_csv, folder=view.folder)
     bare = view.names.assign(terms=None, term_scores=None)
     assert make_view(view.sae, encoded, bare, folder=view.folder).terms(3) == []
+    short = view.names.assign(term_scores=[[0.9]] * len(view.names))  # of two terms: whose is it?
+    (_, first), (_, second) = make_view(view.sae, encoded, short, folder=view.folder).terms(3)
+    assert np.isnan([first, second]).all()
 
 
 def test_exported_cells_are_no_formulas(view, tmp_path):
