@@ -9,12 +9,15 @@ import shutil
 import subprocess
 import sys
 import venv
+from contextlib import suppress
 from graphlib import TopologicalSorter
+from importlib.metadata import PackageNotFoundError, metadata
 from pathlib import Path
 
 import nbformat
 import pytest
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 
 ROOT = Path(__file__).resolve().parent.parent
 MODULES = sorted((ROOT / "saelib").rglob("*.py"))
@@ -159,6 +162,21 @@ def test_constraints_pin_what_is_required():
             assert requirement.specifier.contains(version, prereleases=True), (
                 f"{requirement} but {version} is pinned"
             )
+
+
+@pytest.mark.parametrize("python", ["3.10.0", "3.11.0", "3.11.5", "3.12.0", "3.13.0"])
+def test_no_python_is_asked_for_a_version_that_it_cannot_have(python):
+    """As far as the packages are installed here: their own Requires-Python says it."""
+    short, asked = ".".join(python.split(".")[:2]), []
+    for name, pin in requirements("constraints.txt").items():
+        here = pin.marker is None or pin.marker.evaluate(
+            {"python_version": short, "python_full_version": python}
+        )
+        with suppress(PackageNotFoundError):
+            needed = metadata(name).get("Requires-Python") or ""
+            if here and not SpecifierSet(needed).contains(python):
+                asked.append(f"{name}: {needed}")
+    assert not asked
 
 
 def test_package_data_has_every_file():
