@@ -10,6 +10,7 @@ import hashlib
 import warnings
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from unicodedata import category
 
@@ -21,7 +22,7 @@ from sklearn.preprocessing import normalize
 from tqdm.auto import tqdm
 
 from saelib.corpus import mended
-from saelib.files import expanded
+from saelib.files import expanded, read_tensor_file, tensor_file, write
 
 PACKAGED = "all-MiniLM-L6-v2"
 CHUNK = 1024  # texts tokenised together
@@ -219,10 +220,21 @@ def load_encoder(
 
 
 class EmbeddingCache:
-    """A cache string → unit vector; what is new is embedded in one call."""
+    """A cache string → unit vector; what is new is embedded in one call.
 
-    def __init__(self, encode: Encode) -> None:
-        self.encode, self.place, self.table = encode, {}, None
+    Args:
+        encode: n strings → (n, d). path: a file in which it is kept from run to run. One that is damaged, or
+            of another encoder (its first string is asked again), is written anew.
+    """
+
+    def __init__(self, encode: Encode, path: Path | None = None) -> None:
+        self.encode, self.path, self.place, self.table = encode, path, {}, None
+        if path is not None:
+            with suppress(FileNotFoundError, ValueError, LookupError, TypeError):
+                tensors, about = read_tensor_file(path)
+                strings, table = about["strings"], tensors["vectors"].numpy()
+                if np.allclose(np.asarray(encode(strings[:1])), table[:1], atol=0.01):
+                    self.place, self.table = {string: i for i, string in enumerate(strings)}, table
 
     def __call__(self, strings: list[str]) -> np.ndarray:
         new = [s for s in dict.fromkeys(strings) if s not in self.place]
@@ -234,6 +246,11 @@ class EmbeddingCache:
                 )
             self.table = vectors if self.table is None else np.vstack([self.table, vectors])
             self.place.update({s: len(self.place) + i for i, s in enumerate(new)})
+            if self.path is not None and len(new) >= 1000:
+                with suppress(OSError):  # a folder that is only read
+                    self.path.parent.mkdir(parents=True, exist_ok=True)
+                    tensors = {"vectors": torch.from_numpy(self.table)}
+                    write(self.path, tensor_file(tensors, {"strings": list(self.place)}))
         if self.table is None:
             return np.empty((0, 0), np.float32)
         return self.table[[self.place[s] for s in strings]]

@@ -16,7 +16,7 @@ import torch
 from filelock import FileLock
 
 from saelib.corpus import load_corpus
-from saelib.encoder import Encoder, load_encoder, pick_device
+from saelib.encoder import EmbeddingCache, Encoder, load_encoder, pick_device
 from saelib.sae import make_sae
 from saelib.store import EmbeddingStore
 from saelib.trainer import CheckpointError, TrainConfig
@@ -45,6 +45,11 @@ class Tutorial:
 
     def encoder(self) -> Encoder:
         return load_encoder(device=self.device)
+
+    def vectors(self, encoder: Encoder) -> EmbeddingCache:
+        """What embeds words: each once for all notebooks."""
+        path = self.data / "vectors" / f"{encoder.fingerprint}-{encoder.dtype}.safetensors"
+        return EmbeddingCache(encoder.encode, path)
 
     def store(self, encoder: Encoder | None = None) -> EmbeddingStore:
         """The wiki-vital store of this preset: opened when it is there, extracted when not."""

@@ -106,3 +106,20 @@ def test_names_of_no_encoder(tmp_path, monkeypatch):
         with pytest.raises(kind, match="name must be|no folder of an encoder"):
             load_encoder(bad)
     assert len(EmbeddingCache(len)([])) == 0
+
+
+def test_a_cache_is_kept_from_run_to_run_and_knows_its_encoder(words, tmp_path):
+    strings, path = [f"word{i} of{i % 7}" for i in range(1200)], tmp_path / "new" / "words.safetensors"
+    made = EmbeddingCache(words.encode, path)(strings)
+    words.seen.clear()
+    again = EmbeddingCache(words.encode, path)
+    np.testing.assert_array_equal(again(strings[::-1]), made[::-1])
+    assert words.seen == strings[:1]  # asked again, to know the encoder
+    other = lambda texts: np.roll(words.encode(texts), 1, axis=1)  # of the same width
+    np.testing.assert_allclose(EmbeddingCache(other, path)(strings), np.roll(made, 1, axis=1), atol=1e-6)
+    kept = bytearray(path.read_bytes())
+    kept[-5] ^= 1
+    path.write_bytes(kept)
+    np.testing.assert_allclose(EmbeddingCache(words.encode, path)(strings), made, atol=1e-6)
+    np.testing.assert_array_equal(EmbeddingCache(words.encode, path)(strings), made)
+    assert not list(path.parent.glob(".*"))
