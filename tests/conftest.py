@@ -38,9 +38,12 @@ def rows():
 def pytest_collection_modifyitems(items):
     """Two processes share the tests: notebooks one by one and first, as they take longest; a file's other tests stay together.
 
-    While the first notebook embeds the corpus, which the others then find, the other process tests faults.
+    While the first notebook embeds the corpus, which the others then find, the other process tests faults, and
+    then runs the notebook that has a corpus of its own.
     """
     notebooks = [item for item in items if item.originalname == "test_it_runs"]
+    own = [item for item in notebooks if "12_scale_up" in item.name]
+    notebooks = notebooks[:2] + own + [item for item in notebooks[2:] if item not in own]
     others = [item for item in items if item.originalname != "test_it_runs"]
     for item in others:
         item.add_marker(pytest.mark.xdist_group(item.path.name))
