@@ -29,11 +29,12 @@ from saelib.browser.controls import (
     labelled,
     tabs,
 )
+from saelib.browser.filters import Filters
 from saelib.browser.lookup import SORTS, Keep, find, first_shown, similarity, word_hits
 from saelib.browser.maps import TextMap, feature_map
 from saelib.browser.notes import Notes
 from saelib.browser.panes import ExamplesPane, FamilyPane, NeighboursPane, NotePane, TextPane
-from saelib.browser.render import box, clean, dim, error, render, style, styled
+from saelib.browser.render import box, dim, error, render, style, styled
 from saelib.browser.report import framed, page
 from saelib.browser.view import FeatureView, check_feature
 
@@ -53,7 +54,7 @@ class Browser:
         first = first_shown(view, self.features) if feature is None else feature
         self.state = State(check_feature(view, first))
         self.links = Links(self._hear)
-        tools, filters = self._make_tools(), self._make_filters()
+        tools, self.filters = self._make_tools(), Filters(view, self.notes, self._refresh)
         right = self._make_right()
         self.tabs = self._make_tabs()
         left = classed(w.VBox([self.tabs], layout=w.Layout(flex="1 1 480px", min_width="0")), "sae-left")
@@ -65,7 +66,7 @@ class Browser:
         live = int((view.stats.n_texts > 0).sum())
         about = html(box(render("about.html", view=view, live=live)), WIDE)
         gone = box(Markup('<div class="gone">The kernel is gone: run the cell again to go on.</div>'))
-        top = [css, self.chosen, self.links, about, html(gone), tools, filters, self.tabs.titles]
+        top = [css, self.chosen, self.links, about, html(gone), tools, self.filters, self.tabs.titles]
         parts = [*top, self.error, self.body, self.busy]
         self.widget = classed(w.VBox(parts), "sae-browser")
         state = self.state
@@ -100,49 +101,11 @@ class Browser:
         for name, (_, act) in steps.items():
             self.buttons[name].on_click(lambda _, act=act: act())
         self.number.observe(self._type_number, "value")
+        self.more.observe(lambda change: self.filters.show(change["new"]), "value")
         for control in (self.search, self.meaning):
             control.observe(self._refresh, "value")
         tools = [self.search, self.meaning, self.more, self.number, *self.buttons.values()]
         return classed(w.Box(tools, layout=w.Layout(**WRAPPED)), "sae-tools")
-
-    def _make_filters(self) -> w.Box:
-        view, live = self.view, self.view.stats.n_texts > 0
-        count = view.stats.top_domain[live].value_counts()
-        kinds = view.names.kind.value_counts() if "kind" in view.names else {}
-        options = lambda counts: [
-            ("all", ""),
-            *((f"{clean(n, 40)} ({c:,})", str(n)) for n, c in counts.items()),
-        ]
-        menu = lambda name, counts: w.Dropdown(options=options(counts), **labelled("230px", description=name))
-        self.domain, self.kind = menu("domain", count), menu("kind", kinds)
-        self.of_family = menu("family", {})
-        self.of_family.options = [("all", -1), *((clean(name, 40), i) for i, name in view.family_menu)]
-        density = np.log10(view.stats.density[live].to_numpy())
-        low = float(np.floor(density.min(initial=0) * 10) / 10)
-        self.trust = w.FloatRangeSlider(min=0, max=1, value=(0, 1), step=0.05, readout_format=".2f")
-        self.density = w.FloatRangeSlider(min=low, max=0, value=(low, 0), step=0.1, readout_format=".1f")
-        self.dead = w.Checkbox(description="dead ones too", indent=False, layout=AUTO)
-        self.noted = w.Checkbox(description="with a note", indent=False, layout=AUTO)
-        brushes = [
-            self._brush(view.trust_name, view.trusts[live].to_numpy(), self.trust),
-            self._brush("density (log10)", density, self.density),
-        ]
-        ticks = [self.dead, self.noted]
-        for control in (self.domain, self.kind, self.of_family, self.trust, self.density, *ticks):
-            control.observe(self._refresh, "value")
-        menus = [self.domain, self.kind, *([self.of_family] if view.family_menu else [])]
-        parts = [w.VBox(menus), *brushes, w.VBox(ticks)]
-        filters = classed(w.Box(parts, layout=w.Layout(display="none", **WRAPPED)), "sae-filters")
-        show = lambda change: setattr(filters.layout, "display", None if change["new"] else "none")
-        self.more.observe(show, "value")
-        return filters
-
-    def _brush(self, title: str, values: np.ndarray, slider: w.FloatRangeSlider) -> w.VBox:
-        """A small histogram over a slider of two ends."""
-        counts, _ = np.histogram(values[~np.isnan(values)], bins=30, range=(slider.min, slider.max))
-        slider.description, slider.layout.width, slider.style.description_width = "", "240px", "0"
-        bars = (np.sqrt(counts / max(counts.max(), 1))).tolist()
-        return w.VBox([html(box(render("brush.html", title=title, bars=bars))), slider])
 
     def _make_tabs(self) -> Tabs:
         view, state = self.view, self.state
@@ -207,20 +170,12 @@ class Browser:
         except (TypeError, ValueError) as problem:
             self.state.message = str(problem)
 
-    def _keep(self) -> Keep:
-        whole = lambda slider: slider.value == (slider.min, slider.max)
-        return Keep(
-            self.domain.value, self.kind.value, (0.0, 1.0) if whole(self.trust) else self.trust.value,
-            (-9.0, 0.0) if whole(self.density) else self.density.value, self.dead.value,
-            tuple(self.notes.known()) if self.noted.value else None, self.of_family.value,
-        )  # fmt: skip
-
     def _refresh(self, _: object = None) -> None:
         query, within = self.search.value.strip(), self.state.within
         meaning = bool(query) and self.meaning.value
         if meaning and self.view.vectors is None:
             self.state.busy = "embedding the names, once …"
-        how = {"sort": self.sort, "reverse": self.reverse, "within": within, "keep": self._keep()}
+        how = {"sort": self.sort, "reverse": self.reverse, "within": within, "keep": self.filters.keep()}
         try:
             self.features = find(self.view, query, by_meaning=meaning, **how)
             self.scores = similarity(self.view, query) if meaning else None

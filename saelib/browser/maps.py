@@ -23,7 +23,10 @@ SMALLER, NONE = -2, -1  # what stands for the others
 
 
 class PointMap(anywidget.AnyWidget):
-    """Points on a canvas.
+    """Points on a canvas. Their data follow when the page has drawn everything else and asks for them.
+
+    Args:
+        make: gives `data`. hear: what is done when the page sends a message of this name.
 
     Attributes: `data`, see static/map.js; `chosen`, the ringed one; `found`, those not dimmed, None for all;
     `within`, what a lasso holds; `values`: [name, places, numbers] of the points that have a number.
@@ -37,8 +40,9 @@ class PointMap(anywidget.AnyWidget):
     values = traitlets.List().tag(sync=True)
     lasso = traitlets.Bool(False).tag(sync=True)
 
-    def __init__(self, data: dict, hear: dict[str, Callable], **more: object) -> None:
-        super().__init__(data=data, **more)
+    def __init__(self, make: Callable[[], dict], hear: dict[str, Callable], **more: object) -> None:
+        super().__init__(**more)
+        hear = {"ready": lambda _: setattr(self, "data", self.data or make()), **hear}
         self.on_msg(lambda _, content, __: [hear[kind](value) for kind, value in content.items()])
 
 
@@ -105,7 +109,7 @@ def feature_map(view: FeatureView, state: State, page: str) -> PointMap:
         "pick": lambda f: setattr(state, "feature", int(f)),
         "lasso": lambda ids: setattr(state, "within", None if ids is None else tuple(map(int, ids))),
     }
-    points = PointMap(feature_data(view), hear, lasso=True)
+    points = PointMap(lambda: feature_data(view), hear, lasso=True)
 
     def found() -> None:
         some = state.matches if state.matches is not None else state.within
@@ -131,7 +135,7 @@ class TextMap:
         labels = [clean(view.texts[r], 90) for r in self.rows]
         values = {"activation": [0] * len(self.rows)}
         data = point_data("texts", self.rows, xy, labels, values=values, sparse=True)
-        self.points = PointMap(data, {"pick": lambda r: setattr(state, "document", int(r))})
+        self.points = PointMap(lambda: data, {"pick": lambda r: setattr(state, "document", int(r))})
         while_open(state, page, self.draw, "feature")
         while_open(state, page, lambda: setattr(self.points, "chosen", state.document), "document")
 

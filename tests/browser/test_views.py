@@ -325,9 +325,9 @@ def test_absent_scores_are_shown_as_absent(view):
     assert "nan" not in cards.card(view, 3) + cards.feature_rows(view, np.arange(24))
     view = replace(view, names=bare.assign(auroc=np.nan, terms=[["a"]] * 24))
     b = Browser(view)
-    assert "nan" not in (b.card.value + b.list.value).lower() and set(b.map.data["values"]["detection"]) == {
-        None
-    }
+    drawn(b.map)
+    assert "nan" not in (b.card.value + b.list.value).lower()
+    assert set(b.map.data["values"]["detection"]) == {None}
     assert "not judged" in cards.card(view, 3) and "not judged" not in cards.card(view, 23)
     assert len(find(view)) == 23 and len(unpacked(page(view, [1, 2]))) == 3
 
@@ -443,7 +443,7 @@ def test_families_in_the_notebook(family_view, view):
     assert "in no family" in b.family.value
     for wrong in (99, "x", None, -1):
         b._hear("family", wrong)
-    b.of_family.value = 1
+    b.more.value, b.filters.family.value = True, 1
     assert set(b.features) == {5, 7, 8} and set(b.state.matches) == {5, 7, 8}
     plain = Browser(view)
     plain._hear("family", 0)
@@ -488,6 +488,16 @@ def test_the_order_of_drawing():
     order = atlas.drawing_order(xy, weight := np.arange(3000))
     assert sorted(order) == list(weight) and order[0] == 2999  # the heaviest first
     assert len(set(map(tuple, (xy[order[:21]] * 3.999).astype(int)))) == 16  # then one in each of 4 × 4 cells
+
+
+def send(widget, content):
+    """A message, as the page sends it."""
+    widget._handle_custom_msg(content, [])
+
+
+def drawn(points):
+    """The page has room for the map now: it asks for the points."""
+    send(points, {"ready": True})
 
 
 def listed(b):
@@ -545,11 +555,16 @@ def test_controls_and_views_follow_one_state(view, tmp_path):
     b.state.feature = 7
     assert b.note.field.value == "my <b>note</b>"
     assert Browser(view, notes=tmp_path / "notes.json", feature=7).note.field.value == "my <b>note</b>"
-    b.more.value, b.noted.value = True, True
+    assert not b.filters.children and b.filters.keep() == Keep()  # built when opened
+    b.more.value, b.filters.noted.value = True, True
     assert listed(b) == [7] and b.map.found == [7]
-    b.noted.value = False
-    b.trust.value = (0.9, 1)
-    assert set(b.features) == set(np.flatnonzero(view.names.auroc >= 0.9)) - {23}
+    b.filters.noted.value, b.filters.trust.value = False, (0.9, 1)
+    high = set(np.flatnonzero(view.names.auroc >= 0.9))
+    assert 23 in high and set(b.features) == high - {23}
+    b.filters.dead.value = True
+    assert set(b.features) == high
+    b.more.value = False
+    assert set(b.features) == high  # closed ones go on filtering
 
 
 def test_every_feature_is_reached_by_paging_and_sorting(view):
@@ -605,7 +620,6 @@ def test_pages_open_and_answer(view, tmp_path):
     assert b.map.chosen != 9  # a closed page is not drawn …
     b.tabs.titles.value = "Features"
     assert b.map.chosen == 9  # … and is up to date when it is opened
-    send = lambda points, content: points._handle_custom_msg(content, [])
     send(b.map, {"pick": 4})
     assert b.state.feature == 4 == b.map.chosen
     send(b.map, {"lasso": [0, 4]})
@@ -776,6 +790,8 @@ def test_the_map_survives_a_reload(view):
     """What a page asks the kernel for when it is loaded again is what is drawn now; nothing is sent elsewhere."""
     b = Browser(view)
     b.state.feature, b.state.within = 9, (3, 9)
+    assert not b.map.get_state()["data"]  # they follow when the page has drawn the rest
+    drawn(b.map)
     state = b.map.get_state()
     assert state["chosen"] == 9 and state["found"] == [3, 9] and len(state["data"]["x"]) == 23
     assert "http" not in state["_esm"] and "fetch(" not in state["_esm"]
