@@ -27,7 +27,6 @@ from saelib.browser.controls import (
     classed,
     html,
     labelled,
-    tabs,
 )
 from saelib.browser.filters import Filters
 from saelib.browser.lookup import SORTS, Keep, find, first_shown, similarity, word_hits
@@ -49,7 +48,7 @@ class Browser:
         self, view: FeatureView, notes: str | Path | None = None, feature: int | None = None
     ) -> None:
         self.view, self.notes = view, Notes(notes)
-        self.sort, self.reverse, self.loud = "density", False, True
+        self.sort, self.reverse = "density", False
         self.features = find(view)
         first = first_shown(view, self.features) if feature is None else feature
         self.state = State(check_feature(view, first))
@@ -112,43 +111,46 @@ class Browser:
         makers = {
             "Features": self._features_page,
             "Texts": self._texts_page,
-            "Try a sentence": lambda: [panels.sentence_page(view, state)],
-            "Two texts": lambda: [panels.pair_page(view, state)],
-            "Two features": lambda: [panels.features_page(view, state)],
-            "Two domains": lambda: [panels.domains_page(view, state)],
-            "Export": lambda: [panels.export_page(view, state, self.notes)],
+            "Try a sentence": lambda: panels.sentence_page(view, state),
+            "Two texts": lambda: panels.pair_page(view, state),
+            "Two features": lambda: panels.features_page(view, state),
+            "Two domains": lambda: panels.domains_page(view, state),
+            "Export": lambda: panels.export_page(view, state, self.notes),
         }
         self.list, self.pager = html(layout=WIDE), Pager("features", PER_PAGE, self._show_list)
         self.count = html()
-        return Tabs(makers, state)
+        pages = Tabs(makers, "open", lambda name: setattr(state, "page", name))
+        classed(pages.titles, "sae-top")
+        return pages
 
-    def _features_page(self) -> list[w.Widget]:
+    def _features_page(self) -> w.VBox:
         self.map = feature_map(self.view, self.state, "Features")
         foot = classed(w.Box([self.pager, self.count], layout=w.Layout(**WRAPPED)), "sae-line")
-        return [self.map, self.list, foot]
+        return w.VBox([self.map, self.list, foot])
 
-    def _texts_page(self) -> list[w.Widget]:
+    def _texts_page(self) -> w.VBox:
         self.text_map = TextMap(self.view, self.state, "Texts")
         self.text_list = panels.TextsList(self.view, self.state)
         self.text_list.show()
-        return [self.text_map.points, self.text_list]
+        return w.VBox([self.text_map.points, self.text_list])
 
     def _make_right(self) -> w.VBox:
         view, state = self.view, self.state
-        self.card, self.text = html(layout=WIDE), TextPane(view, state)
-        self.examples, self.neighbours = ExamplesPane(view, state), NeighboursPane(view, state)
-        self.note = NotePane(state, self.notes)
-        self.note.field.observe(lambda _: self._show_list(), "value")
-        self.family = FamilyPane(view, state)
-        family = {"Family": self.family} if view.families is not None else {}
-        self.panes = {
-            "Examples": self.examples, "Text": self.text, "Neighbours": self.neighbours, **family,
-            "Note": self.note,
-        }  # fmt: skip
-        self.pane = tabs(list(self.panes), "show")
-        self.pane.observe(self._show_pane, "value")
-        parts = [self.card, self.pane, *self.panes.values()]
+        makers = {
+            "Examples": lambda: ExamplesPane(view, state),
+            "Text": lambda: TextPane(view, state),
+            "Neighbours": lambda: NeighboursPane(view, state),
+            **({"Family": lambda: FamilyPane(view, state)} if view.families is not None else {}),
+            "Note": self._note_pane,
+        }
+        self.card, self.panes = html(layout=WIDE), Tabs(makers, "show", self._show_pane)
+        parts = [self.card, self.panes.titles, self.panes]
         return classed(w.VBox(parts, layout=w.Layout(flex="1 1 420px", min_width="0")), "sae-right")
+
+    def _note_pane(self) -> NotePane:
+        pane = NotePane(self.state, self.notes)
+        pane.field.observe(lambda _: self._show_list(), "value")
+        return pane
 
     # what the controls do
 
@@ -160,10 +162,10 @@ class Browser:
                 self.links.show_card()
             elif kind == "text" and 0 <= int(value) < len(self.view.texts):
                 self.state.document = int(value)
-                self.pane.value = "Text"
-            elif kind == "family" and "Family" in self.panes:
-                self.pane.value = "Family"
-                self.family.show(int(value))
+                self.panes.turn_to("Text")
+            elif kind == "family" and "Family" in self.panes.makers:
+                self.panes.turn_to("Family")
+                self.panes.page("Family").show(int(value))
             elif kind == "sort" and value in SORTS:
                 self.reverse, self.sort = value == self.sort and not self.reverse, str(value)
                 self._refresh()
@@ -245,22 +247,18 @@ class Browser:
         if len(here) and int(here[0]) // PER_PAGE != self.pager.page:
             self.pager.page = int(here[0]) // PER_PAGE
             self._show_list()
-        self.note.show()
-        self.examples.pager.page = 0
-        self._show_pane()
+        self.panes.turn_to(self.panes.titles.value)
 
-    def _show_pane(self, _: object = None) -> None:
-        """Only the chosen pane is drawn: a selection is answered sooner."""
-        for name, pane in self.panes.items():
-            pane.layout.display = None if name == self.pane.value else "none"
-        if self.pane.value in ("Examples", "Neighbours", "Family") or self.state.document < 0:
-            self.panes[self.pane.value].show()
+    def _show_pane(self, name: str) -> None:
+        """Only the open pane is drawn: a selection is answered sooner. A text stays what it is."""
+        if name != "Text" or self.state.document < 0:
+            self.panes.page(name).show()
 
     def _show_document(self, _: object = None) -> None:
         if self.state.document >= 0:
             self._show_card()
-            self.text.show()
-            self.pane.value = "Text"
+            self.panes.page("Text").show()
+            self.panes.turn_to("Text")
 
 
 def browse(

@@ -132,27 +132,35 @@ class Pager(w.HBox):
 
 
 class Tabs(w.VBox):
-    """Pages, one at a time, under a row of titles that the Tab key reaches; a page is built when it is first
-    opened. `titles.value` is the title of the open one."""
+    """Pages, one at a time; one is built when it is first opened. `titles`: the row of titles, to stand above
+    (its `value` is the open one).
 
-    def __init__(self, makers: dict[str, Callable[[], list[w.Widget]]], state: State) -> None:
-        self.makers, self.state = dict(makers), state
-        self.titles = classed(tabs(list(makers), "open"), "sae-top")
-        self.pages = {name: w.VBox([], layout=w.Layout(display="none")) for name in makers}
+    Args:
+        makers: title → what builds the page. verb: for the tooltips. opened: called with the title.
+    """
+
+    def __init__(self, makers: dict[str, Callable[[], w.Widget]], verb: str, opened: Callable) -> None:
+        self.makers, self.opened, self.pages = makers, opened, {}
+        tooltips = [f"{verb}: {title.lower()}" for title in makers]
+        self.titles = classed(w.ToggleButtons(options=list(makers), tooltips=tooltips), "sae-tabs")
+        self.titles.style.button_width = "auto"
         self.titles.observe(lambda change: self.turn_to(change["new"]), "value")
-        super().__init__(list(self.pages.values()), layout=WIDE)
+        super().__init__([], layout=WIDE)
+
+    def page(self, name: str) -> w.Widget:
+        """A page, built if it was not."""
+        if name not in self.pages:
+            self.pages[name] = self.makers[name]()
+            self.pages[name].layout.display = "none"
+            self.children = [*self.children, self.pages[name]]
+        return self.pages[name]
 
     def turn_to(self, name: str) -> None:
         """Show a page, and hide the others."""
-        self.titles.value = self.state.page = name
+        if self.titles.value != name:
+            self.titles.value = name  # calls this again
+            return
+        self.page(name)
         for title, page in self.pages.items():
             page.layout.display = None if title == name else "none"
-        if name in self.makers:
-            self.pages[name].children = self.makers.pop(name)()
-
-
-def tabs(titles: list[str], what: str) -> w.ToggleButtons:
-    """Titles to choose one from, as wide as they are."""
-    buttons = w.ToggleButtons(options=titles, tooltips=[f"{what}: {t.lower()}" for t in titles])
-    buttons.style.button_width = "auto"
-    return classed(buttons, "sae-tabs")
+        self.opened(name)

@@ -431,23 +431,25 @@ def test_families_on_card_map_and_page(family_view):
 
 def test_families_in_the_notebook(family_view, view):
     b = Browser(family_view, feature=5)
-    assert list(b.panes) == ["Examples", "Text", "Neighbours", "Family", "Note"]
-    assert b.family.layout.display == "none" and b.card.layout.display is None  # it alone is hidden
+    assert list(b.panes.makers) == ["Examples", "Text", "Neighbours", "Family", "Note"]
+    assert (
+        b.panes.page("Family").layout.display == "none" and b.card.layout.display is None
+    )  # it alone is hidden
     b._hear("family", 0)
-    assert b.pane.value == "Family" and "Family 0<" in b.family.value
+    assert b.panes.titles.value == "Family" and "Family 0<" in b.panes.page("Family").value
     b._hear("feature", 7)  # walked to a child: the tree stays
-    assert "Family 0<" in b.family.value and "Feature 7<" in b.card.value
+    assert "Family 0<" in b.panes.page("Family").value and "Feature 7<" in b.card.value
     b._hear("feature", 8)
-    assert "Family 1<" in b.family.value
+    assert "Family 1<" in b.panes.page("Family").value
     b._hear("feature", 11)
-    assert "in no family" in b.family.value
+    assert "in no family" in b.panes.page("Family").value
     for wrong in (99, "x", None, -1):
         b._hear("family", wrong)
     b.more.value, b.filters.family.value = True, 1
     assert set(b.features) == {5, 7, 8} and set(b.state.matches) == {5, 7, 8}
     plain = Browser(view)
     plain._hear("family", 0)
-    assert "Family" not in plain.panes and plain.pane.value == "Examples"
+    assert "Family" not in plain.panes.makers and plain.panes.titles.value == "Examples"
 
 
 def test_families_of_another_sae_are_refused(view):
@@ -500,6 +502,12 @@ def drawn(points):
     send(points, {"ready": True})
 
 
+def note(b):
+    """The pane of notes, open."""
+    b.panes.turn_to("Note")
+    return b.panes.page("Note")
+
+
 def listed(b):
     return [int(f) for f in re.findall(r'data-f="(\d+)"', b.list.value)]
 
@@ -524,15 +532,22 @@ def test_controls_and_views_follow_one_state(view, tmp_path):
     b.number.value = "999999"
     assert b.state.feature == 1 and "0 to 23" in b.error.value
     b.number.value = "23"
-    assert "dead" in b.card.value and "No text activates" in b.examples.rows.value and not b.error.value
+    assert (
+        "dead" in b.card.value
+        and "No text activates" in b.panes.page("Examples").rows.value
+        and not b.error.value
+    )
     b._hear("feature", 16)  # a click on a link, as the page sends it
     assert "Feature 16<" in b.card.value and "tr[data-f='16']" in b.chosen.value
-    row = int(re.findall(r"text=(\d+)", b.examples.rows.value)[0])
+    row = int(re.findall(r"text=(\d+)", b.panes.page("Examples").rows.value)[0])
     b._hear("text", row)
-    assert b.pane.value == "Text" and b.state.document == row and "this text" in b.card.value
-    assert "What the SAE sees" in b.text.value and "can be said in words" in b.text.value
+    assert b.panes.titles.value == "Text" and b.state.document == row and "this text" in b.card.value
+    assert (
+        "What the SAE sees" in b.panes.page("Text").value
+        and "can be said in words" in b.panes.page("Text").value
+    )
     b._hear("feature", 9)
-    assert b.state.feature == 9 and b.text.layout.display is None
+    assert b.state.feature == 9 and b.panes.page("Text").layout.display is None
     b.buttons["‹ back"].click()
     assert (b.state.feature, b.state.document) == (16, row)
     b.buttons["‹ back"].click()
@@ -543,18 +558,18 @@ def test_controls_and_views_follow_one_state(view, tmp_path):
     for kind, wrong in (("feature", 99), ("feature", "x"), ("text", 10**6), ("sort", "evil"), ("else", 1)):
         b._hear(kind, wrong)
     assert b.state.feature == 16 and b.sort == "density"
-    b.pane.value = "Neighbours"
-    assert f'href="#feature={view.near[16][0]}"' in b.neighbours.value
+    b.panes.turn_to("Neighbours")
+    assert f'href="#feature={view.near[16][0]}"' in b.panes.page("Neighbours").value
     b.state.feature = 7
-    b.note.field.value = "my <b>note</b>"
+    note(b).field.value = "my <b>note</b>"
     assert json.loads((tmp_path / "notes.json").read_text()) == {"7": "my <b>note</b>"}
     b.search.value = "name7"
     assert "my &lt;b&gt;note" in b.list.value and "has a note" in b.list.value
     b.search.value = ""
     b.buttons["random"].click()
     b.state.feature = 7
-    assert b.note.field.value == "my <b>note</b>"
-    assert Browser(view, notes=tmp_path / "notes.json", feature=7).note.field.value == "my <b>note</b>"
+    assert note(b).field.value == "my <b>note</b>"
+    assert note(Browser(view, notes=tmp_path / "notes.json", feature=7)).field.value == "my <b>note</b>"
     assert not b.filters.children and b.filters.keep() == Keep()  # built when opened
     b.more.value, b.filters.noted.value = True, True
     assert listed(b) == [7] and b.map.found == [7]
@@ -587,17 +602,22 @@ def test_every_feature_is_reached_by_paging_and_sorting(view):
 
 def test_examples_by_band_and_highlighting(view):
     b = Browser(view, feature=int(view.stats.n_texts.idxmax()))
-    rows = lambda: re.findall(r"#text=(\d+)", b.examples.rows.value)
+    rows = lambda: re.findall(r"#text=(\d+)", b.panes.page("Examples").rows.value)
     first = rows()
-    b.examples.pager.forward.click()
+    b.panes.page("Examples").pager.forward.click()
     second = rows()
     assert len(first) == 10 and second and not set(first) & set(second)
-    b.examples.highlight.value = True
-    assert b.examples.rows.value.count("all-lines") == len(second) and "<mark" in b.examples.rows.value
-    b.examples.bands.value = "near misses"
-    assert "<mark" not in b.examples.rows.value and "0.00" in b.examples.rows.value
+    b.panes.page("Examples").highlight.value = True
+    assert (
+        b.panes.page("Examples").rows.value.count("all-lines") == len(second)
+        and "<mark" in b.panes.page("Examples").rows.value
+    )
+    b.panes.page("Examples").bands.value = "near misses"
+    assert (
+        "<mark" not in b.panes.page("Examples").rows.value and "0.00" in b.panes.page("Examples").rows.value
+    )
     b.state.feature = 5
-    assert b.examples.pager.page == 0
+    assert b.panes.page("Examples").pager.page == 0
 
 
 def test_the_whole_of_a_long_text_is_highlighted(view):
@@ -630,12 +650,16 @@ def test_pages_open_and_answer(view, tmp_path):
     on = b.text_map.points.values
     assert on[0] == "activation" and len(on[1]) == view.stats.n_texts[4]
     send(b.text_map.points, {"pick": 30})
-    assert b.state.document == 30 and "What the SAE sees" in b.text.value and b.pane.value == "Text"
+    assert (
+        b.state.document == 30
+        and "What the SAE sees" in b.panes.page("Text").value
+        and b.panes.titles.value == "Text"
+    )
     b.text_list.fields[1].value = "99"
     assert "0 to 23" in b.text_list.rows.value
     b.text_list.fields[1].value = str(view.together[4][0])
     assert "#text=" in b.text_list.rows.value
-    form = lambda name: (setattr(b.tabs.titles, "value", name), b.tabs.pages[name].children[0])[1]
+    form = lambda name: (setattr(b.tabs.titles, "value", name), b.tabs.pages[name])[1]
     sentence = form("Try a sentence")
     sentence.fields[0].value = "river castle"
     sentence.button.click()
@@ -663,20 +687,20 @@ def test_pages_open_and_answer(view, tmp_path):
 def test_notes_survive_steps_and_other_browsers(view, tmp_path):
     file = tmp_path / "notes.json"
     one, other = Browser(view, notes=file, feature=3), Browser(view, notes=file, feature=5)
-    one.note.field.value = "typed and not saved"
+    note(one).field.value = "typed and not saved"
     one.buttons["next"].click()
     one.buttons["previous"].click()
-    assert one.state.feature == 3 and one.note.field.value == "typed and not saved"
-    other.note.field.value = "of the other browser"
-    other.note.save.click()
+    assert one.state.feature == 3 and note(one).field.value == "typed and not saved"
+    note(other).field.value = "of the other browser"
+    note(other).save.click()
     assert json.loads(file.read_text()) == {"3": "typed and not saved", "5": "of the other browser"}
-    one.note.field.value = ""
-    one.note.save.click()
+    note(one).field.value = ""
+    note(one).save.click()
     assert json.loads(file.read_text()) == {"5": "of the other browser"}
     file.write_bytes('{"0": "é"}'.encode("latin-1"))
     with pytest.raises(ValueError, match="not a file of notes"):
         Notes(file)
-    other.note.field.value = "too late"
+    note(other).field.value = "too late"
     assert "not a file of notes" in other.error.value and b"\xe9" in file.read_bytes()
 
 
@@ -743,7 +767,7 @@ def test_dollars_domains_that_are_absent_and_few_features(view, words, tmp_path)
             b.tabs.titles.value = title
     silent = EncodedTexts(sparse.csr_matrix(table.shape, dtype=np.float32), texts, x, domains)
     b = Browser(quiet := make_view(sae, silent, pd.DataFrame({"label": ["a"] * d_sae})))
-    assert "No text activates" in b.examples.rows.value and "no feature to list" in b.list.value
+    assert "No text activates" in b.panes.page("Examples").rows.value and "no feature to list" in b.list.value
     for title in b.tabs.titles.options:
         b.tabs.titles.value = title
     assert len(unpacked(page(quiet))) == d_sae + 1
@@ -820,16 +844,16 @@ def test_errors_name_the_remedy(view, tmp_path):
     with pytest.raises(ValueError, match="encoder"):
         cards.text_page(view, "a text")
     b = Browser(view)
-    assert b.meaning.disabled and b.examples.highlight.disabled
-    b.note.field.value = "a note"
+    assert b.meaning.disabled and b.panes.page("Examples").highlight.disabled
+    note(b).field.value = "a note"
     assert "without a notes file" in b.error.value
     b.tabs.titles.value = "Try a sentence"
-    form = b.tabs.pages["Try a sentence"].children[0]
+    form = b.tabs.pages["Try a sentence"]
     form.fields[0].value = "x"
     form.button.click()
     assert "encoder is not loaded" in form.wrong.value
     b.state.document = 30  # a text of the corpus needs no encoder
-    assert "What the SAE sees" in b.text.value and "<mark" not in b.text.value
+    assert "What the SAE sees" in b.panes.page("Text").value and "<mark" not in b.panes.page("Text").value
     with pytest.raises(ValueError, match="the table is"):
         few = EncodedTexts(view.by_text, view.texts[:3], view.embeddings[:3], view.domains[:3])
         make_view(view.sae, few, view.names)
@@ -945,7 +969,7 @@ def test_an_encoder_that_fails_is_said(view):
     b.search.value, b.meaning.value = "river", True
     assert "out of memory" in b.error.value and b.state.busy == ""
     b.tabs.titles.value = "Try a sentence"
-    form = b.tabs.pages["Try a sentence"].children[0]
+    form = b.tabs.pages["Try a sentence"]
     form.fields[0].value = "x"
     form.button.click()
     assert "out of memory" in form.wrong.value and b.state.busy == ""
