@@ -21,16 +21,14 @@ from saelib.browser.view import FeatureView
 def feature_rows(
     view: FeatureView, features: np.ndarray, *, sort: str = "density", reverse: bool = False,
     scores: np.ndarray | None = None, hits: np.ndarray | None = None, notes: dict[int, str] | None = None,
-    reach: int | None = None,
 ) -> Markup:  # fmt: skip
     """The feature table: id, name above its domain, trust, density, max, mean; with `scores` a column for the
-    similarity; `hits` says which were found by their texts, `notes` which have one. Rows beyond `reach`,
-    where given, are hidden: thousands of them would keep the first from being drawn."""
+    similarity; `hits` says which were found by their texts, `notes` which have one."""
     features = [int(f) for f in features]
     stats = {row.Index: row for row in view.stats.iloc[features].itertuples()}
     return render(
         "features.html", view=view, features=features, stats=stats, sort=sort, reverse=reverse, scores=scores,
-        hits=hits, notes=notes or {}, reach=reach,
+        hits=hits, notes=notes or {},
     )  # fmt: skip
 
 

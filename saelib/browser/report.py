@@ -11,6 +11,7 @@ import base64
 import gzip
 import hashlib
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,7 @@ from saelib.files import resolved
 from saelib.store import row_numbers
 
 IN_PART = 48  # pages of features that are compressed together
-REACH = 200  # rows of the table that are drawn; more as one scrolls
+REACH = 80  # rows of the table that are drawn, more as one scrolls: thousands would keep the card waiting
 PATIENCE = 3500  # texts to embed so that words are marked in a page: ten to thirty seconds on two cores
 
 
@@ -49,19 +50,24 @@ def page(
     features = row_numbers(some, view.sae.d_sae)
     known = {int(f): note for f, note in (notes or {}).items() if note and str(f).isdecimal()}
     mark = _affordable(view, features) if mark is None else mark
-    content = {str(f): _feature_page(view, int(f), known.get(int(f), ""), mark) for f in features}
+    first, table = first_shown(view, features), cards.feature_rows(view, features, notes=known)
+    ahead = [first, *(f for f in features if f != first)] if len(features) else []  # it is read first
+    content = {str(f): _feature_page(view, int(f), known.get(int(f), ""), mark) for f in ahead}
     content["home"] = _home(view, features[:3])
     if view.families is not None:
         content |= {f"family={i}": cards.family(view, int(i)) for i in view.families.family.unique()}
     keys = list(content)
+    head, *rows, end = re.split("(?=<tr data-f=|</tbody>)", table)  # texts in it are escaped
     parts = [{k: content[k] for k in keys[i : i + IN_PART]} for i in range(0, len(keys), IN_PART)]
     packed = [
-        base64.b64encode(gzip.compress(json.dumps(p).encode("utf-8", "replace"))).decode() for p in parts
+        *map(_packed, parts[:1]),
+        _packed({"map": feature_data(view), "rows": rows}),
+        *map(_packed, parts[1:]),
     ]
     kind = view.names["kind"].reindex(features).fillna("") if "kind" in view.names else [""] * len(features)
     data = {
-        "map": feature_data(view), "first": first_shown(view, features),
-        "reach": REACH, "part": {k: i // IN_PART for i, k in enumerate(keys)},
+        "first": first, "reach": REACH,
+        "part": {"map": 1, "rows": 1} | {k: i // IN_PART + (i >= IN_PART) for i, k in enumerate(keys)},
         "families": [(i, clean(name, 60)) for i, name in view.family_menu],
         "rows": {
             "id": [int(f) for f in features], "label": [clean(view.labels[f], 200).lower() for f in features],
@@ -78,9 +84,14 @@ def page(
         "page.html", css=Markup(style("style.css", "page.css")), code=Markup(code), data=data, packed=packed,
         code_hash=base64.b64encode(hashlib.sha256(code.encode()).digest()).decode(), view=view,
         live=int((view.stats.n_texts > 0).sum()),
-        table=cards.feature_rows(view, features, notes=known, reach=REACH),
+        table=Markup("".join([head, *rows[:REACH], end])),
     )  # fmt: skip
     return str(content)
+
+
+def _packed(part: dict) -> str:
+    """What the page unpacks when it is asked for."""
+    return base64.b64encode(gzip.compress(json.dumps(part).encode("utf-8", "replace"))).decode()
 
 
 def _affordable(view: FeatureView, features: np.ndarray, most: int = 3) -> int:

@@ -1,9 +1,9 @@
 /* The page that needs no kernel (after map.js): search, filters, sorting, the map, and a feature's page when it is asked for.
    Every page was rendered and escaped when this file was written; here it is only unpacked. */
 const $ = id => document.getElementById(id), data = JSON.parse($("data").textContent), rows = data.rows;
-const body = document.querySelector("nav tbody"), trs = [...body.querySelectorAll("tr[data-f]")], place = new Map(rows.id.map((f, i) => [f, i]));
+const body = document.querySelector("nav tbody"), place = new Map(rows.id.map((f, i) => [f, i]));
 const unpacked = new Map(), listed = new Map(), nav = body.closest("nav");
-let chosen = null, sort = "density", down = true, sequence = rows.id.map((_, i) => i), kept = [], reach = data.reach;
+let chosen = null, sort = "density", down = true, sequence = rows.id.map((_, i) => i), kept = sequence, reach = data.reach, trs = [];  // trs: every row, as it was written
 
 const unpack = async key => {
   const i = data.part[key];
@@ -16,11 +16,14 @@ const unpack = async key => {
   return (await unpacked.get(i))[key];
 };
 
-const map = pointMap($("map"), data.map, {
-  pick: f => go("feature=" + f),
-  lasso: ids => { fence = ids && new Set(ids); filter(); },
-});
-let fence = null;
+let map = null, fence = null;
+const drawMap = points => {
+  map = pointMap($("map"), points, {
+    pick: f => go("feature=" + f),
+    lasso: ids => { fence = ids && new Set(ids); filter(); },
+  });
+  map.select(chosen ?? -1);
+};
 
 const go = hash => { if (location.hash.slice(1) === hash) show(); else location.hash = hash; };
 const show = async () => {
@@ -30,16 +33,15 @@ const show = async () => {
   const card = $("card"), open = card.querySelector("details.more")?.open;
   card.innerHTML = content || "<p>There is no such page in this file.</p>";
   if (open && card.querySelector("details.more")) card.querySelector("details.more").open = true;
-  if (chosen !== null && place.has(chosen)) trs[place.get(chosen)].classList.remove("on");
   chosen = /^\d+$/.test(key) ? +key : null;
-  if (place.has(chosen)) {
-    const rank = kept.indexOf(place.get(chosen));
-    if (rank >= reach) draw(rank + 50);
-    const tr = trs[place.get(chosen)], at = tr.offsetTop - nav.scrollTop;
-    tr.classList.add("on");
+  const rank = kept.indexOf(place.get(chosen));
+  if (rank >= reach) draw(rank + 50); else mark();
+  const tr = body.querySelector("tr.on:not([hidden])");
+  if (tr) {
+    const at = tr.offsetTop - nav.scrollTop;
     if (at < 30 || at > nav.clientHeight - 44) nav.scrollTop = tr.offsetTop - nav.clientHeight / 2;
   }
-  map.select(chosen ?? -1);
+  map?.select(chosen ?? -1);
   card.scrollTop = 0;
   if (asked && card.getBoundingClientRect().top > innerHeight - 120) card.scrollIntoView();
   $("list").textContent = (listed.has(chosen) ? "★ list" : "☆ list") + (listed.size ? ` (${listed.size})` : "");
@@ -63,13 +65,22 @@ const filter = () => {
       && (!$("family").value || rows.families[i].includes(+$("family").value)) && (+$("trust").value === 0 || rows.trust[i] >= +$("trust").value)
       && rows.density[i] <= most && (!fence || fence.has(rows.id[i])));
   draw(data.reach);
-  map.found(all ? null : kept.map(i => rows.id[i]));
+  map?.found(all ? null : kept.map(i => rows.id[i]));
   $("count").textContent = `${kept.length.toLocaleString("en")} features` + (most < 1 ? `, density up to ${(100 * most).toPrecision(2)}%` : "");
 };
-const draw = n => {  // so many rows of the table: all of thousands would take seconds
+const draw = n => {  // so many rows of the table, and those of the list for printing: all of thousands would take seconds
   reach = n;
-  const drawn = new Set(kept.slice(0, n));
-  trs.forEach((tr, i) => { tr.hidden = !drawn.has(i); });
+  if (!trs.length) return;  // not unpacked yet: the first rows stand there
+  const drawn = kept.slice(0, n), also = [...listed.keys()].map(f => place.get(f)).filter(i => !drawn.includes(i));
+  body.innerHTML = [...drawn, ...also].map(i => trs[i]).join("");
+  [...body.children].slice(drawn.length).forEach(tr => { tr.hidden = true; });
+  mark();
+};
+const mark = () => {
+  for (const tr of body.children) {
+    tr.classList.toggle("on", +tr.dataset.f === chosen);
+    tr.classList.toggle("listed", listed.has(+tr.dataset.f));
+  }
 };
 nav.addEventListener("scroll", () => {
   if (reach < kept.length && nav.scrollTop + nav.clientHeight > nav.scrollHeight - 600) draw(reach + data.reach);
@@ -79,7 +90,6 @@ const order = name => {
   sort = name;
   const key = rows[name];
   sequence = rows.id.map((_, i) => i).sort((a, b) => (key[a] < key[b] ? -1 : key[a] > key[b] ? 1 : 0) * (down ? -1 : 1) || a - b);
-  body.append(...sequence.map(i => trs[i]));
   filter();
   document.querySelectorAll("nav [data-sort]").forEach(b => {
     b.textContent = b.textContent.replace(/ [▾▴]$/, "") + (b.dataset.sort === sort ? (down ? " ▾" : " ▴") : "");
@@ -107,11 +117,14 @@ $("list").onclick = async () => {
     part.querySelectorAll("details").forEach(d => { d.open = true; });
     listed.set(chosen, part);
   }
-  trs[place.get(chosen)]?.classList.toggle("listed", listed.has(chosen));
+  draw(reach);
   document.body.classList.toggle("has-list", listed.size > 0);
   show();
 };
 $("print").onclick = () => print();
 addEventListener("hashchange", show);
-filter();
-show();
+const painted = () => new Promise(then => requestAnimationFrame(() => setTimeout(then)));
+show().then(painted).then(() => unpack("map")).then(drawMap).then(() => unpack("rows")).then(all => {  // the card first
+  trs = all;
+  filter();
+});
