@@ -38,6 +38,8 @@ def write_embedding_atlas(
         embedding-atlas texts.parquet --text text --x projection_x --y projection_y --neighbors neighbours
             --features features --labels labels.parquet --table features features.parquet
 
+    Their map needs a browser with WebGPU; version 0.22 draws it with WebGL where there is none.
+
     Args:
         view: from `make_view`. xy: places of the texts (n, 2); None for UMAP, or principal components where
             there is none. n_neighbours: of each text, by cosine, each pair compared.
