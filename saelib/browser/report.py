@@ -59,15 +59,11 @@ def page(
     keys = list(content)
     head, *rows, end = re.split("(?=<tr data-f=|</tbody>)", table)  # texts in it are escaped
     parts = [{k: content[k] for k in keys[i : i + IN_PART]} for i in range(0, len(keys), IN_PART)]
-    packed = [
-        *map(_packed, parts[:1]),
-        _packed({"map": feature_data(view), "rows": rows}),
-        *map(_packed, parts[1:]),
-    ]
+    packed = [_packed(part) for part in ({"map": feature_data(view), "rows": rows}, *parts)]
     kind = view.names["kind"].reindex(features).fillna("") if "kind" in view.names else [""] * len(features)
     data = {
         "first": first, "reach": REACH,
-        "part": {"map": 1, "rows": 1} | {k: i // IN_PART + (i >= IN_PART) for i, k in enumerate(keys)},
+        "part": {"map": 0, "rows": 0} | {k: 1 + i // IN_PART for i, k in enumerate(keys)},
         "families": [(i, clean(name, 60)) for i, name in view.family_menu],
         "rows": {
             "id": [int(f) for f in features], "label": [clean(view.labels[f], 200).lower() for f in features],

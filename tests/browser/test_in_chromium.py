@@ -644,6 +644,9 @@ def test_a_long_table_is_drawn_as_far_as_one_scrolls(chromium, tmp_path, view, m
     page.goto((tmp_path / "long.html").as_uri() + f"#feature={far}")  # what is chosen is drawn
     page.locator(f"#card .eye:text-is('Feature {far}')").wait_for()
     assert far in page.evaluate(seen)
+    page.reload()  # opened by a link: its row follows when all rows are there
+    page.wait_for_selector(f"nav tr.on[data-f='{far}']:visible")
+    assert page.evaluate("reach") > 8
     page.locator("#list").click()
     page.locator("#search").fill("name1")  # without the one on the list
     assert far not in page.evaluate(seen)

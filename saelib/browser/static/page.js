@@ -34,13 +34,7 @@ const show = async () => {
   card.innerHTML = content || "<p>There is no such page in this file.</p>";
   if (open && card.querySelector("details.more")) card.querySelector("details.more").open = true;
   chosen = /^\d+$/.test(key) ? +key : null;
-  const rank = kept.indexOf(place.get(chosen));
-  if (rank >= reach) draw(rank + 50); else mark();
-  const tr = body.querySelector("tr.on:not([hidden])");
-  if (tr) {
-    const at = tr.offsetTop - nav.scrollTop;
-    if (at < 30 || at > nav.clientHeight - 44) nav.scrollTop = tr.offsetTop - nav.clientHeight / 2;
-  }
+  reveal();
   map?.select(chosen ?? -1);
   card.scrollTop = 0;
   if (asked && card.getBoundingClientRect().top > innerHeight - 120) card.scrollIntoView();
@@ -75,6 +69,12 @@ const draw = n => {  // so many rows of the table, and those of the list for pri
   body.innerHTML = [...drawn, ...also].map(i => trs[i]).join("");
   [...body.children].slice(drawn.length).forEach(tr => { tr.hidden = true; });
   mark();
+};
+const reveal = () => {  // the chosen row: drawn, marked, in view
+  const rank = kept.indexOf(place.get(chosen));
+  if (rank >= reach) draw(rank + 50); else mark();
+  const tr = body.querySelector("tr.on:not([hidden])"), at = tr && tr.offsetTop - nav.scrollTop;
+  if (tr && (at < 30 || at > nav.clientHeight - 44)) nav.scrollTop = tr.offsetTop - nav.clientHeight / 2;
 };
 const mark = () => {
   for (const tr of body.children) {
@@ -127,4 +127,5 @@ const painted = () => new Promise(then => requestAnimationFrame(() => setTimeout
 show().then(painted).then(() => unpack("map")).then(drawMap).then(() => unpack("rows")).then(all => {  // the card first
   trs = all;
   filter();
+  reveal();  // a link may have opened the page at a row that was not there
 });
