@@ -93,7 +93,7 @@ def openings(file: Path, times: int = 5) -> tuple[float, float]:
             tab = browser.new_page(viewport={"width": 1366, "height": 768})
             tab.add_init_script(WATCH)
             tab.goto(file.as_uri())
-            tab.wait_for_function("window.card")
+            walk.until(tab, "window.card")
             paint = "performance.getEntriesByName('first-contentful-paint')[0].startTime"
             took.append(tab.evaluate(f"[{paint}, window.card]"))
     painted, card = (statistics.median(column) / 1000 for column in zip(*took, strict=True))

@@ -191,6 +191,14 @@ def selected(page):
     return int(page.locator(".sae-right .eye").first.inner_text().split()[-1])
 
 
+def until(page, condition):
+    """Waits for an expression to hold in a page whose policy forbids `wait_for_function` to evaluate it again."""
+    end = time.perf_counter() + PATIENCE / 1000
+    while not page.evaluate(condition):
+        assert time.perf_counter() < end, f"never true: {condition}"
+        page.wait_for_timeout(20)
+
+
 def wait_feature(page, feature):
     page.wait_for_function(
         "f => document.querySelector('.sae-right .eye')?.innerText.trim() == 'Feature ' + f", arg=feature
@@ -632,12 +640,12 @@ def test_a_long_table_is_drawn_as_far_as_one_scrolls(chromium, tmp_path, view, m
     page.set_default_timeout(PATIENCE)
     page.goto((tmp_path / "long.html").as_uri())
     page.wait_for_selector("#card h3")
-    page.wait_for_function("() => trs.length == 24")
+    until(page, "trs.length == 24")
     every = find(view, keep=Keep(dead=True)).tolist()
     seen = "() => [...document.querySelectorAll('nav tbody tr:not([hidden])')].map(r => +r.dataset.f)"
     assert page.evaluate(seen) == every[:8] and page.locator("#count").inner_text() == "24 features"
     page.evaluate("nav.scrollTop = nav.scrollHeight")
-    page.wait_for_function(f"({seen})().length > 8")
+    until(page, f"({seen})().length > 8")
     page.locator("nav [data-sort=id]").click()  # begins anew
     assert page.evaluate(seen)[:8] == sorted(every)[:8]
     far = sorted(every)[20]
@@ -687,7 +695,7 @@ def test_the_page_needs_no_kernel_and_no_network(chromium, tmp_path, family_view
     assert "my <b>note</b>" in page.locator("#card").inner_text()
     page.locator("#list").click()
     page.locator("#card td a").first.click()  # every neighbour has its page
-    page.wait_for_function("() => document.querySelector('#card .eye').innerText != 'Feature 1'")
+    until(page, "document.querySelector('#card .eye').innerText != 'Feature 1'")
     page.go_back()
     eye(1)
     rows = lambda: page.locator("nav tbody tr:visible").evaluate_all("e => e.map(r => +r.dataset.f)")
@@ -706,7 +714,7 @@ def test_the_page_needs_no_kernel_and_no_network(chromium, tmp_path, family_view
     x, y = page.evaluate("map.state().at(7)")
     box = page.locator("#map canvas").bounding_box()
     page.mouse.click(box["x"] + x, box["y"] + y)
-    page.wait_for_function("() => document.querySelector('#card .eye').innerText != 'Feature 1'")
+    until(page, "document.querySelector('#card .eye').innerText != 'Feature 1'")
     page.goto((tmp_path / "browser.html").as_uri() + "#feature=7")
     eye(7)
     assert page.locator("#card .texts mark").count() > 0  # words of the strongest texts
@@ -754,7 +762,7 @@ def test_a_map_of_65_thousand_points_pans(chromium, tmp_path):
     page = chromium.new_page(viewport={"width": 900, "height": 700})
     began = time.perf_counter()
     page.goto((tmp_path / "map.html").as_uri())
-    page.wait_for_function("() => document.querySelector('canvas').dataset.names > 5")
+    until(page, "document.querySelector('canvas').dataset.names > 5")
     drawn = time.perf_counter() - began
     page.evaluate("""() => { window.frames_ = []; let last = performance.now();
         const tick = now => { window.frames_.push(now - last); last = now; requestAnimationFrame(tick) }; requestAnimationFrame(tick) }""")
