@@ -99,7 +99,8 @@ def processes_with_gradients(rank):
 @pytest.fixture(scope="module", params=[2, 4])
 def several(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp(f"processes{request.param}")
-    mp.get_context("forkserver").set_forkserver_preload(["saelib.distributed", "datasets", "synthetic"])  # once for all
+    imported = ["saelib.distributed", "datasets", "synthetic"]  # by the server, once for all
+    mp.get_context("forkserver").set_forkserver_preload(imported)
     mp.start_processes(
         work, (request.param, free_port(), str(folder)), nprocs=request.param, start_method="forkserver"
     )

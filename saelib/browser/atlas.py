@@ -57,34 +57,36 @@ def map_file(sae: SAE, folder: Path) -> Path:
 def feature_xy(sae: SAE, folder: Path | None = None) -> np.ndarray:
     """The decoder rows in two dimensions (d_sae, 2), kept in `folder`; made anew where the file is damaged.
 
-    UMAP (McInnes et al. 2018) where it is installed and there are ten features or more, else two principal
-    components.
+    By t-SNE of the thirty nearest rows; by two principal components where there are ten features or fewer.
     """
     return kept(map_file(sae, folder) if folder else None, (sae.d_sae, 2), lambda: _two_dimensions(sae))
 
 
 def _two_dimensions(sae: SAE) -> np.ndarray:
-    W = sae.W_dec.detach().cpu().numpy()
-    return places(W, min(15, len(W) - 1) if len(W) >= 10 else 0, min_dist=0.15)
+    W = torch.nn.functional.normalize(sae.W_dec.detach().cpu(), dim=1).numpy()
+    ids, cosine = nearest_rows(W, min(30, len(W) - 1))
+    return places(W, ids, 1 - cosine)
 
 
-def places(x: np.ndarray, n_neighbours: int, **settings: object) -> np.ndarray:
-    """Rows of x (n, d) in two dimensions: UMAP with so many neighbours and these settings; two principal
-    components where UMAP is not installed, or n_neighbours is 0."""
-    try:
-        from umap import UMAP
-    except ImportError:
-        UMAP = None
-    if UMAP and n_neighbours:
-        shared = {"n_neighbors": n_neighbours, "metric": "cosine", "random_state": 0, "n_jobs": 1}
-        threads = torch.get_num_threads()
-        xy = UMAP(**shared, **settings).fit_transform(x)
-        torch.set_num_threads(threads)  # numba has set it, for all that comes after, to every core
-        return xy
-    centred, xy = x - x.mean(0), np.zeros((len(x), 2))
+def places(x: np.ndarray, ids: np.ndarray, distances: np.ndarray) -> np.ndarray:
+    """Rows of x (N, d) in two dimensions (N, 2), from each row's n nearest others (N, n).
+
+    t-SNE (van der Maaten and Hinton 2008; interpolated, Linderman et al. 2019), with n / 3 neighbours as its
+    perplexity; two principal components where n is under ten.
+    """
+    centred, flat = x - x.mean(0), np.zeros((len(x), 2))
     axes = np.linalg.svd(centred, full_matrices=False)[2][:2]
-    xy[:, : len(axes)] = centred @ axes.T
-    return xy
+    flat[:, : len(axes)] = centred @ axes.T
+    if ids.shape[1] < 10:
+        return flat
+    from openTSNE import TSNE
+    from openTSNE.affinity import PerplexityBasedNN
+    from openTSNE.nearest_neighbors import PrecomputedNeighbors
+
+    known = PrecomputedNeighbors(ids, distances.clip(0))
+    near = PerplexityBasedNN(knn_index=known, perplexity=ids.shape[1] / 3)
+    start = 1e-4 * flat / max(flat[:, 0].std(), 1e-9)
+    return np.asarray(TSNE(random_state=0).fit(affinities=near, initialization=start))
 
 
 def nearest_rows(x: np.ndarray | torch.Tensor, n: int) -> tuple[np.ndarray, np.ndarray]:

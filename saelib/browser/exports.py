@@ -8,7 +8,6 @@ its options `--neighbors` and `--features`, which takes two features of one name
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -41,8 +40,8 @@ def write_embedding_atlas(
     Their map needs a browser with WebGPU; version 0.22 draws it with WebGL where there is none.
 
     Args:
-        view: from `make_view`. xy: places of the texts (n, 2); None for UMAP, or principal components where
-            there is none. n_neighbours: of each text, by cosine, each pair compared.
+        view: from `make_view`. xy: places of the texts (n, 2); None for t-SNE of the neighbours.
+        n_neighbours: of each text, by cosine, each pair compared.
 
     Raises:
         ValueError: xy of another number of texts. InUseError: another process writes there.
@@ -51,7 +50,7 @@ def write_embedding_atlas(
     if xy is not None and np.shape(xy) != (n, 2):
         raise ValueError(f"xy must be ({n}, 2), a place for each text, not {np.shape(xy)}")
     ids, cosine = atlas.nearest_rows(view.embeddings, min(n_neighbours, n - 1))
-    xy = np.asarray(text_places(view.embeddings, ids, 1 - cosine) if xy is None else xy, np.float32)
+    xy = np.asarray(atlas.places(view.embeddings, ids, 1 - cosine) if xy is None else xy, np.float32)
     names = unique_names(view)
     texts = pa.table({
         "text": [visible(text) for text in view.texts], "projection_x": xy[:, 0], "projection_y": xy[:, 1],
@@ -90,16 +89,6 @@ def write_latent_scope(view: FeatureView, file: str | Path) -> Path:
     with only_writer(file.parent):
         _write(file, table)
     return file
-
-
-def text_places(embeddings: np.ndarray, ids: np.ndarray, distances: np.ndarray) -> np.ndarray:
-    """Places (N, 2) by UMAP (McInnes et al. 2018) of neighbours that are known; else principal components."""
-    n = len(embeddings)
-    known = (np.column_stack([np.arange(n), ids]), np.column_stack([np.zeros(n), distances.clip(0)]), None)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # that no further text can be placed: none is
-        n_neighbours = ids.shape[1] + 1 if ids.shape[1] >= 10 else 0
-        return atlas.places(embeddings, n_neighbours, min_dist=0.1, precomputed_knn=known)
 
 
 def unique_names(view: FeatureView) -> list[str]:

@@ -7,8 +7,8 @@ import pyarrow.parquet as pq
 import pytest
 from test_views import view  # noqa: F401 (fixture)
 
-from saelib.browser.atlas import nearest_rows
-from saelib.browser.exports import text_places, write_embedding_atlas, write_latent_scope
+from saelib.browser.atlas import nearest_rows, places
+from saelib.browser.exports import write_embedding_atlas, write_latent_scope
 from saelib.browser.render import HIDDEN
 
 
@@ -57,15 +57,14 @@ def test_features_for_embedding_atlas(view, tmp_path):  # noqa: F811
 
 def test_places_of_texts(view):  # noqa: F811
     ids, cosine = nearest_rows(view.embeddings, 15)
-    for places in (
-        text_places(view.embeddings, ids, 1 - cosine),
-        text_places(view.embeddings, ids[:, :3], 1 - cosine),
-    ):
-        assert places.shape == (len(view.texts), 2) and np.isfinite(places).all()
-        apart = np.linalg.norm(places[:, None] - places[None], axis=2)
+    for n in (15, 3):  # t-SNE, principal components
+        xy = places(view.embeddings, ids[:, :n], 1 - cosine[:, :n])
+        assert xy.shape == (len(view.texts), 2) and np.isfinite(xy).all()
+        apart = np.linalg.norm(xy[:, None] - xy[None], axis=2)
         assert np.median(apart[np.arange(len(ids))[:, None], ids[:, :3]]) < np.median(apart), (
             "neighbours lie together"
         )
+        np.testing.assert_array_equal(xy, places(view.embeddings, ids[:, :n], 1 - cosine[:, :n]))
 
 
 def test_labels_for_latent_scope(view, tmp_path):  # noqa: F811

@@ -93,7 +93,7 @@ def view(words, tmp_path):
     )
     names["terms"] = [[label, f"keyword{i}"] for i, label in enumerate(labels)]
     names["term_scores"] = [[0.9, float("nan")]] * 24
-    xy = np.random.default_rng(0).normal(size=(24, 2))  # UMAP has its own test
+    xy = np.random.default_rng(0).normal(size=(24, 2))  # the real one has its own test
     kept(atlas.map_file(sae, tmp_path), xy.shape, lambda: xy)
     encoded = EncodedTexts(table, texts, x, domains)
     return make_view(sae, encoded, names.rename_axis("feature"), encoder=words, folder=tmp_path)
