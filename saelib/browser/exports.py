@@ -73,7 +73,8 @@ def write_latent_scope(view: FeatureView, file: str | Path) -> Path:
 
     A feature a row, in their order of columns: `feature`, `max_activation`, `x`, `y`, `top10_x`, `top10_y`,
     `label`, `order` (0 to 1, alike beside alike). Activations are those of the folder that `write_sparsify`
-    writes for the same SAE, ours divided by its scale.
+    writes for the same SAE, ours divided by its scale. Latent Scope 1.0 runs that folder (`ls-sae
+    --checkpoint`); its page, though, fetches labels only from the addresses written in it, of SAEs it knows.
     """
     file = resolved(file)
     centred = view.xy - view.xy.mean(0)
