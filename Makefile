@@ -3,6 +3,8 @@
 # make badges REPO=owner/name: writes the repository's address everywhere.
 PYTHON ?= python3
 BIN := .venv/bin
+# pip compiles nothing, which is half of its time: what is imported is compiled then, and kept.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: run test install lint outputs badges docs
 
@@ -10,7 +12,7 @@ install: .venv/installed
 
 .venv/installed: requirements.txt requirements-runtime.txt requirements-torch.txt constraints.txt pyproject.toml
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install -q -r requirements.txt -c constraints.txt
+	$(BIN)/python -m pip install -q --no-compile -r requirements.txt -c constraints.txt
 	$(BIN)/python -m pip install -q --no-deps --no-build-isolation -e . || $(BIN)/python -m pip install -q --no-deps -e .
 	touch .venv/installed
 
@@ -26,7 +28,7 @@ lint: install
 
 test: install
 	$(BIN)/ruff check .
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadgroup --no-loadscope-reorder tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadgroup --no-loadscope-reorder --nbmake --nbmake-timeout=1800 tests notebooks
 
 outputs: install
 	$(BIN)/python notebooks/outputs.py $(NOTEBOOKS)

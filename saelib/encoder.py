@@ -93,7 +93,7 @@ class Encoder:
         cut into batches of `batch_tokens` tokens: almost nothing is padding.
 
         Args:
-            batch_tokens: tokens in one forward pass; None: 2,048 on a CPU (its caches), 65,536 elsewhere.
+            batch_tokens: tokens in one forward pass; None: 768 on a CPU (its caches), 65,536 elsewhere.
             progress: True shows a bar; a function is told, again and again, how many more texts are done.
 
         Halves of characters (lone surrogates) are read as U+FFFD. Texts beyond the encoder's limit are cut;
@@ -109,7 +109,7 @@ class Encoder:
             if not isinstance(text, str) or not text.strip():
                 raise ValueError(f"text {i} cannot be embedded: {text!r}; load_corpus drops such rows")
         texts = [mended(text) for text in texts]
-        budget = batch_tokens or (2048 if self.model.device.type == "cpu" else 65_536)
+        budget = batch_tokens or (768 if self.model.device.type == "cpu" else 65_536)
         distinct = list(dict.fromkeys(texts))
         order = sorted(range(len(distinct)), key=lambda i: -len(distinct[i]))
         chunks = [order[start : start + CHUNK] for start in range(0, len(order), CHUNK)]

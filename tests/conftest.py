@@ -41,10 +41,12 @@ def pytest_collection_modifyitems(items):
     While the first notebook embeds the corpus, which the others then find, the other process tests faults, and
     then runs the notebook that has a corpus of its own.
     """
-    notebooks = [item for item in items if item.originalname == "test_it_runs"]
-    own = [item for item in notebooks if "12_scale_up" in item.name]
+    notebooks = [item for item in items if item.path.suffix == ".ipynb"]
+    own = [item for item in notebooks if "12_scale_up" in item.path.stem]
+    others = [item for item in items if item not in notebooks]
     notebooks = notebooks[:2] + own + [item for item in notebooks[2:] if item not in own]
-    others = [item for item in items if item.originalname != "test_it_runs"]
+    for item in notebooks:
+        item.add_marker(pytest.mark.timeout(7200))
     for item in others:
         item.add_marker(pytest.mark.xdist_group(item.path.name))
     faults = [item for item in others if item.path.name == "test_faults.py"]
