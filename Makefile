@@ -28,7 +28,7 @@ lint: install
 
 test: install
 	$(BIN)/ruff check .
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadgroup --no-loadscope-reorder --nbmake --nbmake-timeout=1800 tests notebooks
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 3 --dist loadgroup --no-loadscope-reorder --nbmake --nbmake-timeout=1800 tests notebooks
 
 outputs: install
 	$(BIN)/python notebooks/outputs.py $(NOTEBOOKS)

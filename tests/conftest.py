@@ -36,15 +36,15 @@ def rows():
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items):
-    """Two processes share the tests: notebooks one by one and first, as they take longest; a file's other tests stay together.
+    """Notebooks one by one and first, as they take longest; a file's other tests stay together.
 
-    While the first notebook embeds the corpus, which the others then find, the other process tests faults, and
-    then runs the notebook that has a corpus of its own.
+    While the first notebook embeds the corpus, which the others then find, the other processes test faults and
+    run the notebooks that have a corpus of their own.
     """
     notebooks = [item for item in items if item.path.suffix == ".ipynb"]
-    own = [item for item in notebooks if "12_scale_up" in item.path.stem]
     others = [item for item in items if item not in notebooks]
-    notebooks = notebooks[:2] + own + [item for item in notebooks[2:] if item not in own]
+    own = ("12_scale_up", "11_your_own_texts")
+    notebooks[1:] = sorted(notebooks[1:], key=lambda item: item.path.stem not in own)
     for item in notebooks:
         item.add_marker(pytest.mark.timeout(7200))
     for item in others:

@@ -237,7 +237,7 @@ def test_without_a_chromium_the_summary_says_so(tmp_path):
         "no:cacheprovider",
         "-p",
         "no:nbmake",
-        "tests/browser/test_in_chromium.py",
+        "tests/test_steering_in_chromium.py",
     ]
     done = subprocess.run(command, cwd=ROOT, env=hidden, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-3000:]
