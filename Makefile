@@ -37,7 +37,7 @@ badges: install
 	$(BIN)/python notebooks/badges.py $(REPO)
 
 docs: install build/browser/page/feature_browser.html
-	$(BIN)/python -m pip install -q -r docs/requirements.txt -c constraints.txt
+	$(BIN)/python -m pip install -q --no-compile -r docs/requirements.txt -c constraints.txt
 	$(BIN)/python -m sphinx -q -W --keep-going docs build/site
 	$(BIN)/python docs/check.py build/site
 	@echo "Open build/site/index.html"

@@ -7,6 +7,7 @@ independent encoder (`load_independent`), which had no part in the embeddings an
 from __future__ import annotations
 
 import hashlib
+import logging
 import warnings
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
@@ -308,10 +309,14 @@ def load_independent(corpus_texts: list[str], encode: Encode | None = None) -> I
     """
     if encode is not None:
         return IndependentEncoder(encode, corpus_texts, getattr(encode, "__name__", type(encode).__name__))
+    root = logging.getLogger()
+    level, handlers = root.level, root.handlers[:]
     try:
         import wordllama
     except ModuleNotFoundError:
         return IndependentEncoder(lsa_space(corpus_texts), corpus_texts, "lsa")
+    root.setLevel(level)  # its import has every library say what it does
+    root.handlers[:] = handlers
     folder = Path(wordllama.__file__).parent
     model = wordllama.WordLlama.load(disable_download=True, cache_dir=folder)
     return IndependentEncoder(lambda strings: model.embed(strings), corpus_texts, "wordllama")

@@ -1,5 +1,8 @@
 """The metrics against sklearn, scipy and hand counts; the judges against planted answers; metrics that must fail."""
 
+import logging
+import sys
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -198,9 +201,20 @@ def test_independent_encoder_is_centred_and_falls_back_to_lsa(words, monkeypatch
     assert np.abs(own(texts).mean(0)).max() < 0.1 and np.allclose(
         np.linalg.norm(own(texts), axis=1), 1, atol=1e-5
     )
-    monkeypatch.setitem(__import__("sys").modules, "wordllama", None)
+    monkeypatch.setitem(sys.modules, "wordllama", None)
     lsa = load_independent(texts)
     assert lsa.name == "lsa" and lsa(["otter"]).shape[0] == 1
+
+
+def test_wordllama_does_not_make_other_libraries_talk(monkeypatch):
+    pytest.importorskip("wordllama")
+    for name in [n for n in sys.modules if n.split(".")[0] == "wordllama"]:
+        monkeypatch.delitem(sys.modules, name)
+    root = logging.getLogger()
+    monkeypatch.setattr(root, "handlers", [])
+    monkeypatch.setattr(root, "level", logging.WARNING)
+    load_independent(["one text", "two texts"])
+    assert root.handlers == [] and root.level == logging.WARNING
 
 
 def test_wordllama_knows_meaning_offline():
