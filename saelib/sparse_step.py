@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
+from threading import get_ident
 
 import numpy as np
 import torch
@@ -77,7 +78,7 @@ def select(sae: SAE, z: Tensor) -> tuple[Tensor, Tensor, Tensor] | None:
     """
     if isinstance(sae, TopKSAE):
         return select_largest(sae, z)
-    pre = torch.addmm(sae.b_enc, z, sae.W_enc)
+    pre = pre_acts(sae, z)
     least = sae.threshold - sae.bandwidth / 2 if isinstance(sae, JumpReLUSAE) else 0.0
     found = np.flatnonzero((pre > least).numpy())
     if len(found) > pre.numel() // DENSE:
@@ -98,7 +99,7 @@ def select_largest(sae: TopKSAE, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     if screen:  # positive bfloat16 numbers sort as the whole numbers with the same bits
         pre = torch.addmm(sae.b_enc.bfloat16(), z.bfloat16(), sae.W_enc.bfloat16()).view(torch.int16)
     else:
-        pre = torch.addmm(sae.b_enc, z, sae.W_enc)
+        pre = pre_acts(sae, z)
     # the whole batch is one group for BatchTopK, each text is one for TopK
     whole_batch = isinstance(sae, BatchTopKSAE)
     n, groups = (sae.k * len(z) * processes.count(), pre.view(1, -1)) if whole_batch else (sae.k, pre)
@@ -144,6 +145,17 @@ def nth_largest(table: np.ndarray, n: int) -> np.ndarray:
     """The n-th largest number of each row (R, N), the smallest where there are fewer: (R, 1)."""
     at = max(table.shape[1] - n, 0)
     return np.partition(table, at, axis=1)[:, at : at + 1]
+
+
+def pre_acts(sae: SAE, z: Tensor) -> Tensor:
+    """π of z (B, D): (B, F), good until the next call: it is written over what the last one gave."""
+    return torch.addmm(sae.b_enc, z, sae.W_enc, out=_room(len(z), sae.d_sae, z.dtype, get_ident()))
+
+
+@lru_cache(1)
+def _room(n_texts: int, d_sae: int, dtype: torch.dtype, thread: int) -> Tensor:  # noqa: ARG001
+    """Memory that a thread keeps: at d_sae 12288, to ask for it anew costs a third of the product."""
+    return torch.empty(n_texts, d_sae, dtype=dtype)
 
 
 def _offsets(rows: np.ndarray, n_rows: int) -> Tensor:
