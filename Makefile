@@ -3,7 +3,7 @@
 # make badges REPO=owner/name: writes the repository's address everywhere.
 PYTHON ?= python3
 BIN := .venv/bin
-# pip compiles nothing, which is half of its time: what is imported is compiled then, and kept.
+# pip compiles nothing, which is half of its time: what notebooks import is compiled by importing it once.
 export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: run test install lint outputs badges docs
@@ -14,6 +14,7 @@ install: .venv/installed
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install -q --no-compile -r requirements.txt -c constraints.txt
 	$(BIN)/python -m pip install -q --no-deps --no-build-isolation -e . || $(BIN)/python -m pip install -q --no-deps -e .
+	$(BIN)/python -c "import ipykernel.kernelapp, keybert, nbclient, plotly.graph_objects, saelib.browser.app"
 	touch .venv/installed
 
 run: install
@@ -28,7 +29,7 @@ lint: install
 
 test: install
 	$(BIN)/ruff check .
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 3 --dist loadgroup --no-loadscope-reorder --nbmake --nbmake-timeout=1800 tests notebooks
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadgroup --no-loadscope-reorder --nbmake --nbmake-timeout=1800 tests notebooks
 
 outputs: install
 	$(BIN)/python notebooks/outputs.py $(NOTEBOOKS)
