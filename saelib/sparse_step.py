@@ -78,7 +78,7 @@ def select(sae: SAE, z: Tensor) -> tuple[Tensor, Tensor, Tensor] | None:
     """
     if isinstance(sae, TopKSAE):
         return select_largest(sae, z)
-    pre = pre_acts(sae, z)
+    pre = encoder_product(sae, z)
     least = sae.threshold - sae.bandwidth / 2 if isinstance(sae, JumpReLUSAE) else 0.0
     found = np.flatnonzero((pre > least).numpy())
     if len(found) > pre.numel() // DENSE:
@@ -99,7 +99,7 @@ def select_largest(sae: TopKSAE, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     if screen:  # positive bfloat16 numbers sort as the whole numbers with the same bits
         pre = torch.addmm(sae.b_enc.bfloat16(), z.bfloat16(), sae.W_enc.bfloat16()).view(torch.int16)
     else:
-        pre = pre_acts(sae, z)
+        pre = encoder_product(sae, z)
     # the whole batch is one group for BatchTopK, each text is one for TopK
     whole_batch = isinstance(sae, BatchTopKSAE)
     n, groups = (sae.k * len(z) * processes.count(), pre.view(1, -1)) if whole_batch else (sae.k, pre)
@@ -147,7 +147,7 @@ def nth_largest(table: np.ndarray, n: int) -> np.ndarray:
     return np.partition(table, at, axis=1)[:, at : at + 1]
 
 
-def pre_acts(sae: SAE, z: Tensor) -> Tensor:
+def encoder_product(sae: SAE, z: Tensor) -> Tensor:
     """π of z (B, D): (B, F), good until the next call: it is written over what the last one gave."""
     return torch.addmm(sae.b_enc, z, sae.W_enc, out=_room(len(z), sae.d_sae, z.dtype, get_ident()))
 

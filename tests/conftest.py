@@ -38,8 +38,8 @@ def rows():
 def pytest_collection_modifyitems(items):
     """Notebooks one by one and first, as they take longest; a file's other tests stay together.
 
-    While the first notebook embeds the corpus, which the others then find, the other processes test faults and
-    run the notebooks that have a corpus of their own.
+    While the first notebook embeds the corpus, which the others then find, the other process tests faults and
+    runs the notebooks that have a corpus of their own.
     """
     notebooks = [item for item in items if item.path.suffix == ".ipynb"]
     others = [item for item in items if item not in notebooks]
