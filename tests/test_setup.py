@@ -200,9 +200,7 @@ def test_package_data_has_every_file():
 def test_badges_write_an_address_everywhere(tmp_path):
     for name in ("pyproject.toml", "README.md", "CITATION.cff"):
         shutil.copy(ROOT / name, tmp_path)
-    (tmp_path / "notebooks").mkdir()
-    for name in ("badges.py", "00_quickstart.ipynb", "07_comparing_saes.ipynb"):
-        shutil.copy(ROOT / "notebooks" / name, tmp_path / "notebooks")
+    shutil.copytree(ROOT / "notebooks", tmp_path / "notebooks", ignore=shutil.ignore_patterns("__pycache__"))
     script = tmp_path / "notebooks" / "badges.py"
     before = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True).stdout
     assert before.split()[-1] in (ROOT / "pyproject.toml").read_text()
@@ -237,7 +235,7 @@ def test_without_a_chromium_the_summary_says_so(tmp_path):
         "no:cacheprovider",
         "-p",
         "no:nbmake",
-        "tests/test_steering_in_chromium.py",
+        "tests/browser/test_in_chromium.py",
     ]
     done = subprocess.run(command, cwd=ROOT, env=hidden, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-3000:]

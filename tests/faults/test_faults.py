@@ -11,9 +11,9 @@ import pytest
 HERE = Path(__file__).parent
 
 
-def test_a_thousand_odd_inputs(capsys):
-    assert fuzz.main(1000) == []
-    assert "1000 cases, 0 failed" in capsys.readouterr().out
+def test_two_thousand_odd_inputs(capsys):
+    assert fuzz.main(2000) == []
+    assert "2000 cases, 0 failed" in capsys.readouterr().out
 
 
 def test_flipped_bits(capsys):
@@ -25,7 +25,7 @@ def test_flipped_bits(capsys):
 def test_kills_interrupts_and_races():
     """In a process of its own: forks of one that has computed with threads may hang."""
     done = subprocess.run(
-        [sys.executable, HERE / "kills.py", "6", "3", "8"], capture_output=True, text=True, timeout=300
+        [sys.executable, HERE / "kills.py", "12", "6", "8"], capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert "all completed to the same bits" in done.stdout
